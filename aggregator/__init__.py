@@ -1,0 +1,1 @@
+"""What runs at the coordinator: it sees only sums, and holds no key and no image."""

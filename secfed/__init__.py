@@ -1,0 +1,1 @@
+"""secfed: privacy-hardened federated learning for cross-modality medical image segmentation."""

@@ -1,0 +1,1 @@
+"""Random changes of appearance and pose that keep the anatomy."""

@@ -1,0 +1,341 @@
+"""One TOML, one frozen tree: what a run does, read once and handed down.
+
+Every table is a frozen pydantic model and an unknown key is an error that names the nearest known one. The part that
+travels to sites is `TrainingPlan`; paths, test sets and references stay with whoever started the run.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from secfed.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+ModalityName = Literal["CT", "MR"]
+ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
+Source = typing.TypeVar("Source", bound="DataSource")
+
+
+class Table(BaseModel):
+    """Base of every table: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhantomSource(Table):
+    """Cases to generate: `population` and `protocol` name entries of `secfed.data.phantom`."""
+
+    population: str = "north"
+    protocol: str
+    train: Annotated[int, Field(ge=0)] = 0
+    validation: Annotated[int, Field(ge=0)] = 0
+    test: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DataSource(Table):
+    """Where scans come from: a `folder` in AMOS22 layout, or a `phantom` that is generated into the run folder."""
+
+    folder: Path | None = None
+    phantom: PhantomSource | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.folder is None) == (self.phantom is None):
+            raise ValueError("give exactly one of folder = 'PATH' or phantom = { ... }")
+        return self
+
+
+class SiteConfig(DataSource):
+    """One hospital: it holds exactly one modality."""
+
+    name: SiteName
+    modality: ModalityName
+
+
+class TestSetConfig(DataSource):
+    """Labelled cases that no site trains on; used for reporting only, never for a choice."""
+
+    name: SiteName
+
+
+class PreprocessingConfig(Table):
+    """Voxel grid and intensity scale; axes are (z, y, x): inferior to superior, posterior to anterior, left to right."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] = (5.0, 5.0, 5.0)
+    ct_window_hu: tuple[float, float] = (-160.0, 240.0)
+    mr_percentiles: tuple[Probability, float] = (0.0, 99.5)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.ct_window_hu[0] >= self.ct_window_hu[1]:
+            raise ValueError(f"ct_window_hu must rise, got {list(self.ct_window_hu)}")
+        if not 0 <= self.mr_percentiles[0] < self.mr_percentiles[1] <= 100:
+            raise ValueError(f"mr_percentiles must rise within [0, 100], got {list(self.mr_percentiles)}")
+        return self
+
+
+class ModelConfig(Table):
+    """A MONAI U-Net. `channels` counts features per level, top to bottom; each level below the first halves the grid."""
+
+    architecture: Literal["unet", "basic_unet"] = "unet"
+    dimensions: Literal[2, 3] = 2
+    channels: tuple[PositiveInt, ...] = (16, 32, 64, 128)
+    residual_units: Annotated[int, Field(ge=0)] = 1
+    normalisation: Literal["instance", "group", "batch"] = "instance"
+    dropout_prob: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if len(self.channels) < 2:
+            raise ValueError(f"channels needs at least two levels, got {list(self.channels)}")
+        return self
+
+
+class GinConfig(Table):
+    """Global intensity non-linear augmentation (Ouyang et al., IEEE TMI 2022); the defaults are the paper's."""
+
+    layers: PositiveInt = 4
+    width: PositiveInt = 2
+    kernel_sizes: tuple[PositiveInt, ...] = (1, 3)
+    negative_slope: float = 0.01
+    probability: Probability = 1.0
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        if not self.kernel_sizes or any(k % 2 == 0 for k in self.kernel_sizes):
+            raise ValueError(f"kernel_sizes must be odd and not empty, got {list(self.kernel_sizes)}")
+        return self
+
+
+class AffineConfig(Table):
+    """Random rotation, isotropic scaling and shift of image and label together."""
+
+    rotation_rad: Annotated[float, Field(ge=0.0)] = 0.2
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+    shift: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    probability: Probability = 1.0
+
+
+class AugmentationConfig(Table):
+    """Appearance (`method`) and pose (`affine`)."""
+
+    method: Literal["none", "gin"] = "gin"
+    gin: GinConfig = GinConfig()
+    affine: AffineConfig = AffineConfig()
+
+
+class TrainingConfig(Table):
+    """Local training between two aggregations.
+
+    `steps_per_round` is what a site of average size does; with `step_allocation = "equal"` every site does just that,
+    with "proportional" each site does its share by number of training cases, so that every scan is seen equally often.
+    `class_weights` (background first) are public constants, never computed from site data: they would be a release.
+    """
+
+    batch_size: PositiveInt = 8
+    patch_size: tuple[PositiveInt, ...] = (64, 80)
+    steps_per_round: PositiveInt = 20
+    step_allocation: Literal["equal", "proportional"] = "equal"
+    foreground_prob: Probability = 0.0
+    optimizer_state: Literal["keep", "reset"] = "keep"
+    learning_rate: Positive = 4e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
+    warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    gradient_clip_norm: Positive = 5.0
+    dice_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    class_weights: tuple[Positive, ...] | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class FederationConfig(Table):
+    """Rounds, weights and the server's step.
+
+    `clip_norm` bounds the L2 norm of every update, and with it the range of the fixed-point code. Weights are
+    w = f(min(n, example_cap)) / f(example_cap) with f the identity, the square root or 1.
+    """
+
+    rounds: PositiveInt = 20
+    weighting: Literal["examples", "sqrt_examples", "uniform"] = "examples"
+    example_cap: PositiveInt = 1000
+    clip_norm: Positive = 30.0
+    server_optimizer: Literal["fedavg", "fedavgm"] = "fedavg"
+    server_learning_rate: Positive = 1.0
+    server_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    min_cohort: PositiveInt = 2
+    stage_timeout_seconds: Positive = 600.0
+
+
+class ProtectionConfig(Table):
+    """How updates travel. `threshold` defaults to floor(2 n / 3) + 1 (privacy.secagg)."""
+
+    mode: Literal["plain", "masked"] = "masked"
+    threshold: PositiveInt | None = None
+
+
+class EvaluationConfig(Table):
+    """How the final models are tested. The last checkpoint is used, always: no choice looks at test data."""
+
+    batch_size: PositiveInt = 16
+
+
+class TrainingPlan(Table):
+    """What every participant of a run must agree on; its hash is bound into the secure-aggregation context."""
+
+    name: SiteName = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    task: Literal["abdomen"] = "abdomen"
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    model: ModelConfig = ModelConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    training: TrainingConfig = TrainingConfig()
+    federation: FederationConfig = FederationConfig()
+    protection: ProtectionConfig = ProtectionConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.training.patch_size) != self.model.dimensions:
+            raise ValueError(
+                f"training.patch_size has {len(self.training.patch_size)} entries, "
+                f"but model.dimensions = {self.model.dimensions}"
+            )
+        factor = 2 ** (len(self.model.channels) - 1)
+        if any(size % factor for size in self.training.patch_size):
+            raise ValueError(
+                f"training.patch_size = {list(self.training.patch_size)} must be multiples of {factor}, "
+                f"because model.channels has {len(self.model.channels)} levels"
+            )
+        return self
+
+    def digest(self) -> bytes:
+        """SHA-256 over canonical JSON: sorted keys, no white space."""
+        return _digest(self)
+
+
+class RunConfig(TrainingPlan):
+    """A whole run: the plan, the sites, the test sets and the references to train beside it."""
+
+    sites: tuple[SiteConfig, ...]
+    test: tuple[TestSetConfig, ...] = ()
+    references: tuple[ReferenceName, ...] = ()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _sites(self) -> Self:
+        names = [site.name for site in self.sites] + [test.name for test in self.test]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names of sites and test sets must differ, but {twice} stand twice")
+        if len(self.sites) < self.federation.min_cohort:
+            raise ValueError(
+                f"{len(self.sites)} sites, but federation.min_cohort = {self.federation.min_cohort}: "
+                "add sites or lower min_cohort"
+            )
+        threshold = self.protection.threshold
+        if threshold is not None and threshold > len(self.sites):
+            raise ValueError(
+                f"protection.threshold = {threshold}, but there are only {len(self.sites)} sites: "
+                "add sites or lower the threshold"
+            )
+        return self
+
+    def plan(self) -> TrainingPlan:
+        """The part that all participants share."""
+        return TrainingPlan.model_validate({name: getattr(self, name) for name in TrainingPlan.model_fields})
+
+    def run_digest(self) -> str:
+        """Hex SHA-256 of the whole configuration: a run folder belongs to exactly one."""
+        return _digest(self).hex()
+
+
+def _digest(model: BaseModel) -> bytes:
+    text = json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """Read a TOML file; relative data folders are taken from the file's own folder.
+
+    Raises:
+        ConfigError: the file is missing or is no TOML, or a key or value is not accepted.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
+    config = parse_run_config(tree, origin=str(path))
+
+    def absolute(source: Source) -> Source:
+        if source.folder is None:
+            return source
+        return source.model_copy(update={"folder": (path.parent / source.folder.expanduser()).resolve()})
+
+    return config.model_copy(
+        update={"sites": tuple(map(absolute, config.sites)), "test": tuple(map(absolute, config.test))}
+    )
+
+
+def parse_run_config(tree: dict[str, Any], *, origin: str = "configuration") -> RunConfig:
+    """Validate a parsed TOML tree; `origin` stands first in every message."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe_validation_error(error, RunConfig, origin=origin)) from None
+
+
+def describe_validation_error(error: ValidationError, model: type[BaseModel], *, origin: str) -> str:
+    """One line per problem: the key, its value, what is accepted; for an unknown key the nearest known one."""
+    lines = []
+    for problem in error.errors():
+        location = tuple(str(part) for part in problem["loc"])
+        key = ".".join(location) or "the file"
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(model, problem["loc"][:-1])
+            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(sorted(known))}"
+            lines.append(f"{origin}: unknown key '{key}': {hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"{origin}: '{key}' is missing")
+        else:
+            value = problem["input"]
+            shown = "" if isinstance(value, dict | BaseModel) else f" = {value!r}"
+            lines.append(f"{origin}: {key}{shown}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        found = None if field is None else _table_in(field.annotation)
+        if found is None:
+            return []
+        model = found
+    return list(model.model_fields)
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (tuple, typing.Union, types.UnionType):
+        for inner in typing.get_args(annotation):
+            found = _table_in(inner)
+            if found is not None:
+                return found
+    return None

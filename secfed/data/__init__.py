@@ -1,0 +1,1 @@
+"""Cases, readers, the phantom, preprocessing and sampling."""

@@ -1,0 +1,56 @@
+"""A case: one scan of one patient, with its labels, and the label map that a task gives them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Modality(StrEnum):
+    """How a scan was made."""
+
+    CT = "CT"
+    MR = "MR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One scan on disk. `label` is None for a scan without annotations."""
+
+    patient: str
+    image: Path
+    label: Path | None
+    modality: Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMap:
+    """The structures of a task: class 0 is background, class i + 1 is `organs[i]`."""
+
+    task: str
+    organs: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Background included."""
+        return len(self.organs) + 1
+
+    def index(self, organ: str) -> int:
+        """Class index of an organ; raises ValueError for an unknown name."""
+        return self.organs.index(organ) + 1
+
+
+ABDOMEN = LabelMap(
+    task="abdomen",
+    organs=(
+        "liver",
+        "spleen",
+        "kidney_right",
+        "kidney_left",
+        "pancreas",
+        "gallbladder",
+        "stomach",
+        "aorta",
+    ),
+)
+
+LABEL_MAPS = {ABDOMEN.task: ABDOMEN}

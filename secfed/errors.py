@@ -1,0 +1,45 @@
+"""The exceptions that users of secfed see, each with an exit code that scripts can rely on.
+
+    SecfedError (1)
+    ├── ConfigError (2)      a TOML file or an option is wrong: names the key, its value and what is accepted
+    ├── DataError (3)        a volume, a label or a data set cannot be used: names the file
+    ├── RunFolderError (4)   the run folder is taken, incomplete or belongs to another configuration
+    ├── PolicyRefusal (5)    the site's own policy does not allow what was asked
+    └── RoundAborted (6)     a federated round could not be completed; nothing was unmasked
+"""
+
+
+class SecfedError(Exception):
+    """Base of the errors that are shown to a user without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(SecfedError):
+    """A configuration file or a command-line option is wrong."""
+
+    exit_code = 2
+
+
+class DataError(SecfedError):
+    """A volume, a label or a data set cannot be used."""
+
+    exit_code = 3
+
+
+class RunFolderError(SecfedError):
+    """A run folder is taken, incomplete or belongs to another configuration."""
+
+    exit_code = 4
+
+
+class PolicyRefusal(SecfedError):
+    """A site's own policy does not allow what the run asks for."""
+
+    exit_code = 5
+
+
+class RoundAborted(SecfedError):
+    """A federated round could not be completed; nothing was unmasked."""
+
+    exit_code = 6

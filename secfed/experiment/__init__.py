@@ -1,0 +1,1 @@
+"""A whole run: data, training jobs, references, evaluation, results."""
