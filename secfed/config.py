@@ -138,15 +138,15 @@ class AugmentationConfig(Table):
 class TrainingConfig(Table):
     """Local training between two aggregations.
 
-    `steps_per_round` is what a site of average size does; with `step_allocation = "equal"` every site does just that,
-    with "proportional" each site does its share by number of training cases, so that every scan is seen equally often.
-    `class_weights` (background first) are public constants, never computed from site data: they would be a release.
+    Every site takes `steps_per_round` steps, or, where `passes_per_round` is given, that many passes over its own slices
+    or patches; both rules need nothing from other sites. `class_weights` (background first) are public constants, never
+    computed from site data: they would be a release.
     """
 
     batch_size: PositiveInt = 8
     patch_size: tuple[PositiveInt, ...] = (64, 80)
     steps_per_round: PositiveInt = 20
-    step_allocation: Literal["equal", "proportional"] = "equal"
+    passes_per_round: Positive | None = None
     foreground_prob: Probability = 0.0
     optimizer_state: Literal["keep", "reset"] = "keep"
     learning_rate: Positive = 4e-3
