@@ -1,0 +1,136 @@
+"""Global intensity non-linear augmentation (GIN), on the images' own device.
+
+Runs at sites, while training. Source: Ouyang et al., "Causality-inspired single-source domain generalization for
+medical image segmentation", IEEE TMI 2022. Each image x passes a small random network g of its own, is blended with
+itself, m = alpha g(x) + (1 - alpha) x with alpha ~ U(0, 1), and rescaled to its former norm, m ||x|| / (||m|| + 1e-5).
+g has `layers` convolutions, channels -> width -> ... -> width -> channels, weights and shifts ~ N(0, 1) without fan-in
+scaling, and a leaky ReLU after every layer but the last. One kernel size per layer is drawn for the whole batch.
+
+With the paper's settings the receptive field is at most 9, and g is pointwise in 1 of 16 calls. The norm is kept, the
+mean is not. Shifts have unit scale, so images are expected in about unit scale (z-score or [0, 1]).
+It changes appearance only; it protects nobody's privacy.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
+from torch import Tensor
+
+from secfed.config import GinConfig
+
+_NORM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GinParameters:
+    """All random choices of one call, drawn before they are applied, so that a test can apply them in another way.
+
+    `weights[i]` has shape (B, out, in, k, ..., k) and `shifts[i]` (B, out); `alpha` (B,) is the share of the random
+    network in the blend, `chosen` (B,) says which images are augmented at all.
+    """
+
+    weights: tuple[Tensor, ...]
+    shifts: tuple[Tensor, ...]
+    alpha: Tensor
+    chosen: Tensor
+
+
+def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Tensor:
+    """Augmented images (B, C, *spatial), 2D or 3D, in the dtype given; the input is left as it was.
+
+    Computed in float32 (float64 for float64 images), inside autocast too. Images that are not chosen
+    (`config.probability`) come back bit for bit.
+
+    Raises:
+        ValueError: shape or dtype is not accepted, or the generator lives on another device.
+    """
+    if images.ndim not in (4, 5) or not images.is_floating_point():
+        raise ValueError(f"images must be floating (B, C, *spatial) in 2D or 3D, got {images.dtype} {images.shape}")
+    if generator.device != images.device:
+        raise ValueError(
+            f"the generator lives on {generator.device}, but the images on {images.device}: "
+            "make it with torch.Generator(images.device)"
+        )
+    if config.probability == 0 or images.shape[0] == 0:
+        return images.clone()
+    parameters = draw_gin_parameters(images, config=config, generator=generator)
+    return apply_gin(images, parameters, negative_slope=config.negative_slope)
+
+
+def draw_gin_parameters(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> GinParameters:
+    """Draw the random networks for a batch; of `images`, only shape, dtype and device matter."""
+    batch, channels = images.shape[:2]
+    device, dtype = images.device, _compute_dtype(images)
+    largest = max(config.kernel_sizes)
+    drawn = torch.randint(len(config.kernel_sizes), (config.layers,), generator=generator, device=device)
+    sizes = torch.tensor(config.kernel_sizes, device=device)[drawn]
+    widths = [channels, *[config.width] * (config.layers - 1), channels]
+    weights, shifts = [], []
+    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+        shape = (batch, fan_out, fan_in, *(largest,) * (images.ndim - 2))
+        weight = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+        weights.append(restrict_kernel(weight, sizes[layer]))
+        shifts.append(torch.randn(batch, fan_out, generator=generator, device=device, dtype=dtype))
+    alpha = torch.rand(batch, generator=generator, device=device, dtype=dtype)
+    # torch.rand stays below 1, so probability 1 chooses every image.
+    chosen = torch.rand(batch, generator=generator, device=device) < config.probability
+    return GinParameters(weights=tuple(weights), shifts=tuple(shifts), alpha=alpha, chosen=chosen)
+
+
+def restrict_kernel(weight: Tensor, size: Tensor) -> Tensor:
+    """The central `size` taps per axis of kernels (B, out, in, K, ..., K).
+
+    On a CPU the kernels are cropped, which is cheaper to apply. Elsewhere the outer taps are set to zero, which is the
+    same convolution, because a crop would have to wait for the device to say how large it is.
+    """
+    if weight.device.type == "cpu":
+        margin = (weight.shape[-1] - int(size)) // 2
+        for axis in range(3, weight.ndim):
+            weight = weight.narrow(axis, margin, int(size))
+        return weight.contiguous()
+    return mask_kernel(weight, size)
+
+
+def mask_kernel(weight: Tensor, size: Tensor) -> Tensor:
+    """Kernels of unchanged shape in which all but the central `size` taps per axis are zero."""
+    radius = weight.shape[-1] // 2
+    inside = torch.arange(-radius, radius + 1, device=weight.device).abs() <= size // 2
+    for axis in range(3, weight.ndim):
+        shape = [1] * weight.ndim
+        shape[axis] = -1
+        weight = weight * inside.reshape(shape)
+    return weight
+
+
+@torch.no_grad()
+def apply_gin(images: Tensor, parameters: GinParameters, *, negative_slope: float) -> Tensor:
+    """Pass every image (B, C, *spatial) through its own network: one grouped convolution per layer for the batch."""
+    batch, channels, *spatial = images.shape
+    convolve = {2: F.conv2d, 3: F.conv3d}[len(spatial)]
+    with torch.autocast(images.device.type, enabled=False):
+        clean = images.to(_compute_dtype(images))
+        hidden = clean.reshape(1, batch * channels, *spatial)
+        last = len(parameters.weights) - 1
+        for layer, (weight, shift) in enumerate(zip(parameters.weights, parameters.shifts, strict=True)):
+            hidden = convolve(
+                hidden, weight.flatten(0, 1), shift.flatten(), padding=weight.shape[-1] // 2, groups=batch
+            )
+            if layer < last:
+                hidden = F.leaky_relu(hidden, negative_slope)
+        per_image = (batch, *[1] * (images.ndim - 1))
+        blend = torch.lerp(clean, hidden.reshape(clean.shape), parameters.alpha.reshape(per_image))
+        scale = _norms(clean) / (_norms(blend) + _NORM_EPSILON)
+        augmented = (blend * scale.reshape(per_image)).to(images.dtype)
+        return torch.where(parameters.chosen.reshape(per_image), augmented, images)
+
+
+def _norms(images: Tensor) -> Tensor:
+    """Frobenius norm over all channels and pixels of each image, (B,)."""
+    norms: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return norms
+
+
+def _compute_dtype(images: Tensor) -> torch.dtype:
+    return torch.float64 if images.dtype == torch.float64 else torch.float32
