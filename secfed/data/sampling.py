@@ -1,0 +1,105 @@
+"""Random patches of prepared cases for training. A site runs this; each draw comes from the caller's generator."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secfed.data.preprocessing import PreparedCase
+from secfed.errors import DataError
+
+Image = NDArray[np.float32]
+Label = NDArray[np.uint8]
+Voxel = TypeVar("Voxel", np.float32, np.uint8)
+
+
+class PatchSampler:
+    """Draws axial slices (two sizes in `patch_size`) or blocks (three sizes) from cases, every case equally often.
+
+    With probability `foreground_prob` the patch holds foreground: a case, a slice and a crop that do. A patch that is
+    larger than the volume is padded evenly on both sides, the image with the volume's minimum, the label with 0.
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], *, patch_size: tuple[int, ...], foreground_prob: float) -> None:
+        """Look once at every label.
+
+        Raises:
+            ValueError: `patch_size` has not two or three positive sizes, or `foreground_prob` is no probability.
+            DataError: there is no case, or a case has no label.
+        """
+        if len(patch_size) not in (2, 3) or min(patch_size) < 1:
+            raise ValueError(f"patch_size = {patch_size}: two or three positive sizes are needed")
+        if not 0 <= foreground_prob <= 1:
+            raise ValueError(f"foreground_prob = {foreground_prob}: must lie in [0, 1]")
+        if not cases:
+            raise DataError("no case to draw patches from")
+        self._flat = len(patch_size) == 2
+        self._patch_size = patch_size if not self._flat else (1, *patch_size)
+        self._foreground_prob = foreground_prob
+        # Plain views: slicing a memory map costs several times as much as slicing an array.
+        self._images = [np.asarray(case.image).view(np.ndarray) for case in cases]
+        self._labels = [_label(case) for case in cases]
+        self._darkest = [np.float32(image.min()) for image in self._images]
+        self._foreground = [np.flatnonzero(label.any(axis=(1, 2))) for label in self._labels]
+        self._with_foreground = [index for index, slices in enumerate(self._foreground) if len(slices)]
+
+    @property
+    def num_slices(self) -> int:
+        """Patches in one pass: all axial slices, or in 3D the blocks that cover every volume once."""
+        if self._flat:
+            return sum(image.shape[0] for image in self._images)
+        blocks = [-(-np.array(image.shape) // np.array(self._patch_size)) for image in self._images]
+        return int(sum(block.prod() for block in blocks))
+
+    def draw(self, generator: np.random.Generator) -> tuple[Image, Label]:
+        """One image patch (float32) and its label (uint8), both of shape `patch_size`, as fresh arrays."""
+        wants_foreground = self._foreground_prob > 0 and generator.random() < self._foreground_prob
+        if wants_foreground and self._with_foreground:
+            case = self._with_foreground[generator.integers(len(self._with_foreground))]
+            corner = self._corner_at_foreground(case, generator)
+        else:
+            case = int(generator.integers(len(self._images)))
+            corner = tuple(
+                int(generator.integers(size - patch + 1)) if size > patch else 0
+                for size, patch in zip(self._images[case].shape, self._patch_size, strict=True)
+            )
+        image = self._cut(self._images[case], corner, self._darkest[case])
+        label = self._cut(self._labels[case], corner, np.uint8(0))
+        return (image[0], label[0]) if self._flat else (image, label)
+
+    def _corner_at_foreground(self, case: int, generator: np.random.Generator) -> tuple[int, ...]:
+        """Lowest corner of a crop that holds a random foreground voxel of a random slice."""
+        label, slices = self._labels[case], self._foreground[case]
+        z = int(slices[generator.integers(len(slices))])
+        shape = label.shape
+        if self._patch_size[1] >= shape[1] and self._patch_size[2] >= shape[2]:
+            held = (z, 0, 0)
+        else:
+            voxels = np.flatnonzero(label[z])
+            y, x = divmod(int(voxels[generator.integers(len(voxels))]), shape[2])
+            held = (z, y, x)
+        corner = []
+        for place, size, patch in zip(held, shape, self._patch_size, strict=True):
+            low, high = max(0, place - patch + 1), min(place, size - patch)
+            corner.append(int(generator.integers(low, high + 1)) if high > low else max(0, min(low, high)))
+        return tuple(corner)
+
+    def _cut(self, volume: NDArray[Voxel], corner: tuple[int, ...], filling: Voxel) -> NDArray[Voxel]:
+        (z, y, x), (depth, height, width) = corner, self._patch_size
+        found = volume[z : z + depth, y : y + height, x : x + width]
+        if found.shape == self._patch_size:
+            return found.copy()
+        patch = np.full(self._patch_size, filling, volume.dtype)
+        target = tuple(
+            slice((whole - part) // 2, (whole - part) // 2 + part)
+            for whole, part in zip(self._patch_size, found.shape, strict=True)
+        )
+        patch[target] = found
+        return patch
+
+
+def _label(case: PreparedCase) -> Label:
+    if case.label is None:
+        raise DataError(f"{case.source}: has no label, so it cannot be used for training")
+    return np.asarray(case.label).view(np.ndarray)
