@@ -48,7 +48,7 @@ def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Ten
     """
     if images.ndim not in (4, 5) or not images.is_floating_point():
         raise ValueError(f"images must be floating (B, C, *spatial) in 2D or 3D, got {images.dtype} {images.shape}")
-    if generator.device != images.device:
+    if generator.device.type != images.device.type:
         raise ValueError(
             f"the generator lives on {generator.device}, but the images on {images.device}: "
             "make it with torch.Generator(images.device)"

@@ -40,7 +40,7 @@ def random_affine(
         raise ValueError(f"images must be floating (B, C, *spatial) in 2D or 3D, got {images.dtype} {images.shape}")
     if labels.shape != (images.shape[0], *images.shape[2:]):
         raise ValueError(f"labels must have shape (B, *spatial) of images {images.shape}, got {labels.shape}")
-    if generator.device != images.device:
+    if generator.device.type != images.device.type:
         raise ValueError(
             f"the generator lives on {generator.device}, but the images on {images.device}: "
             "make it with torch.Generator(images.device)"

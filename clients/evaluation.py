@@ -1,0 +1,177 @@
+"""Segment cases with a model and score them: Dice and HD95 per patient and organ.
+
+Runs at sites for validation, and with whoever started the run for its test sets. Scores are computed on the
+preprocessed grid, whole volumes at a time. They are NOT protected here: what leaves a site rides in the masked vector.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
+from torch import Tensor, nn
+
+from secfed.config import TrainingPlan
+from secfed.data.cases import LABEL_MAPS, Modality
+from secfed.data.preprocessing import PreparedCase
+from secfed.errors import DataError
+from secfed.metrics import dice_per_class, hd95_per_class
+from secfed.model import build_model, grid_factor, load_flat
+from secfed.parameters import FloatVector, ParameterLayout
+
+_DEFAULT_BATCH = 16
+_WINDOW_OVERLAP = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseScore:
+    """One organ of one case: `dice` 0 to 1 and `hd95_mm`, both NaN where neither labels nor prediction have it."""
+
+    patient: str
+    modality: Modality
+    organ: str
+    dice: float
+    hd95_mm: float
+
+
+def predict(
+    model: nn.Module, case: PreparedCase, *, plan: TrainingPlan, device: torch.device, batch_size: int = _DEFAULT_BATCH
+) -> npt.NDArray[np.uint8]:
+    """Label volume (z, y, x) of a case, by a model on `device`.
+
+    A 2D model segments whole slices, `batch_size` at a time; a 3D model slides a window of the training patch's size
+    over the volume, with Gaussian weights and half overlap, so that memory does not grow with the volume. The model is
+    in evaluation mode during the call and then as before.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            # A copy, because prepared images are read-only maps, which torch does not accept.
+            volume = torch.from_numpy(np.array(case.image, dtype=np.float32))
+            segment = _predict_slices if plan.model.dimensions == 2 else _predict_windows
+            labels: npt.NDArray[np.uint8] = segment(model, volume, plan, device, batch_size).numpy()
+            return labels
+    finally:
+        model.train(training)
+
+
+def evaluate_cases(
+    model: nn.Module,
+    cases: Iterable[PreparedCase],
+    *,
+    plan: TrainingPlan,
+    device: torch.device,
+    batch_size: int = _DEFAULT_BATCH,
+) -> list[CaseScore]:
+    """Scores of labelled cases, organ by organ in the task's order.
+
+    Raises:
+        DataError: a case has no labels.
+    """
+    label_map = LABEL_MAPS[plan.task]
+    scores = []
+    for case in cases:
+        if case.label is None:
+            raise DataError(f"{case.patient} has no labels, so no score can be computed")
+        prediction = predict(model, case, plan=plan, device=device, batch_size=batch_size)
+        dice = dice_per_class(prediction, case.label, label_map.num_classes)
+        hd95 = hd95_per_class(prediction, case.label, label_map.num_classes, spacing_mm=case.spacing_mm)
+        scores += [
+            CaseScore(
+                patient=case.patient,
+                modality=case.modality,
+                organ=organ,
+                dice=float(dice[index]),
+                hd95_mm=float(hd95[index]),
+            )
+            for index, organ in enumerate(label_map.organs)
+        ]
+    return scores
+
+
+def mean_dice_by_modality(
+    vector: FloatVector,
+    layout: ParameterLayout,
+    cases: Iterable[PreparedCase],
+    *,
+    plan: TrainingPlan,
+    device: torch.device | None = None,
+) -> dict[Modality, tuple[float, int]]:
+    """Per modality, the sum over cases of each case's mean Dice, and the number of cases: what sites add up.
+
+    A case's mean is taken over the organs that its labels or its prediction have; a case without any is left out.
+
+    Raises:
+        DataError: a case has no labels.
+        ValueError: `vector` or `layout` do not fit the plan's model.
+    """
+    device = torch.device("cpu") if device is None else device
+    num_classes = LABEL_MAPS[plan.task].num_classes
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(plan.model, num_classes=num_classes).to(device)
+    load_flat(model, vector, layout)
+    totals: dict[Modality, tuple[float, int]] = {}
+    for case in cases:
+        if case.label is None:
+            raise DataError(f"{case.patient} has no labels, so no score can be computed")
+        dice = dice_per_class(predict(model, case, plan=plan, device=device), case.label, num_classes)
+        if not np.isnan(dice).all():
+            total, count = totals.get(case.modality, (0.0, 0))
+            totals[case.modality] = (total + float(np.nanmean(dice)), count + 1)
+    return totals
+
+
+def _predict_slices(
+    model: nn.Module, volume: Tensor, plan: TrainingPlan, device: torch.device, batch_size: int
+) -> Tensor:
+    padding, inside = _symmetric_padding(volume.shape[1:], grid_factor(plan.model))
+    padded = F.pad(volume, padding, value=float(volume.min()))
+    parts = []
+    for first in range(0, len(padded), batch_size):
+        batch = padded[first : first + batch_size, None].to(device).to(memory_format=torch.channels_last)
+        parts.append(_logits(model, batch, plan).argmax(dim=1).to(torch.uint8))
+    return torch.cat(parts)[(slice(None), *inside)].cpu()
+
+
+def _predict_windows(
+    model: nn.Module, volume: Tensor, plan: TrainingPlan, device: torch.device, batch_size: int
+) -> Tensor:
+    from monai.inferers import sliding_window_inference
+
+    logits = sliding_window_inference(
+        volume[None, None],
+        roi_size=plan.training.patch_size,
+        sw_batch_size=batch_size,
+        predictor=lambda windows: _logits(model, windows, plan),
+        overlap=_WINDOW_OVERLAP,
+        mode="gaussian",
+        padding_mode="constant",
+        cval=float(volume.min()),
+        sw_device=device,
+        # The stitched volume of all classes may be larger than a GPU's memory.
+        device=torch.device("cpu"),
+    )
+    labels: Tensor = logits[0].argmax(dim=0).to(torch.uint8)
+    return labels
+
+
+def _logits(model: nn.Module, images: Tensor, plan: TrainingPlan) -> Tensor:
+    dtype = getattr(torch, plan.training.precision)
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        logits: Tensor = model(images)
+    return logits.float()
+
+
+def _symmetric_padding(lengths: torch.Size, factor: int) -> tuple[list[int], tuple[slice, ...]]:
+    """Padding for torch's `pad` (last axis first) up to multiples of `factor`, and where the original then lies."""
+    padding: list[int] = []
+    inside = []
+    for length in lengths:
+        missing = -length % factor
+        before = missing // 2
+        padding = [before, missing - before, *padding]
+        inside.append(slice(before, before + length))
+    return padding, tuple(inside)

@@ -1,0 +1,138 @@
+"""The steps of a round: batches, augmentation, loss, gradient, AdamW.
+
+Runs at sites. Everything between two batches stays on the device; the losses are read once, after the last step.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from clients.loss import segmentation_loss
+from secfed.augmentation.gin import gin
+from secfed.augmentation.spatial import random_affine
+from secfed.config import TrainingConfig, TrainingPlan
+from secfed.data.sampling import PatchSampler
+
+# Adam's second moment forgets in 100 instead of 1,000 steps, because a whole run has a few thousand at most.
+_BETAS = (0.9, 0.99)
+_ONE_CYCLE_RISE = 0.3
+_ONE_CYCLE_START = 1 / 25
+_ONE_CYCLE_END = 1 / 250_000
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# A round may be short, so the loss scale starts where no step is lost instead of at torch's 65,536.
+_FLOAT16_SCALE = 1024.0
+
+
+def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+    """The local optimiser; `run_steps` sets the learning rate before every step."""
+    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=_BETAS, weight_decay=training.weight_decay, fused=True)
+
+
+def memory_format(plan: TrainingPlan) -> torch.memory_format:
+    """Channels last: the faster order for convolutions on CPUs and tensor cores alike."""
+    return torch.channels_last if plan.model.dimensions == 2 else torch.channels_last_3d
+
+
+def run_steps(
+    model: nn.Module,
+    optimizer: torch.optim.AdamW,
+    *,
+    plan: TrainingPlan,
+    samplers: tuple[PatchSampler, ...],
+    steps: tuple[int, ...],
+    server_round: int,
+    sampling: np.random.Generator,
+    augmentation_seed: int,
+    device: torch.device,
+    on_step: Callable[[], None] | None,
+) -> npt.NDArray[np.float64]:
+    """Train `model` in place and return the loss of every step, (sum(steps),).
+
+    Sampler i gives `steps[i]` steps' worth of patches; the patches of all samplers are shuffled together.
+    """
+    training = plan.training
+    weights = training.class_weights
+    class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+    augmentation = torch.Generator(device).manual_seed(augmentation_seed)
+    dtype = _PRECISIONS[training.precision]
+    scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
+    losses: list[Tensor] = []
+    for step, (clean, unmoved) in enumerate(
+        _batches(samplers, steps, batch_size=training.batch_size, generator=sampling, device=device)
+    ):
+        progress = (server_round - 1 + (step + 0.5) / sum(steps)) / plan.federation.rounds
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(progress, training)
+        images, labels = random_affine(clean, unmoved, config=plan.augmentation.affine, generator=augmentation)
+        if plan.augmentation.method == "gin":
+            images = gin(images, config=plan.augmentation.gin, generator=augmentation)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+            logits = model(images.to(memory_format=memory_format(plan)))
+        loss = segmentation_loss(
+            logits,
+            labels,
+            dice_weight=training.dice_weight,
+            cross_entropy_weight=training.cross_entropy_weight,
+            class_weights=class_weights,
+        )
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch ships no type for it
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.detach())
+        if on_step is not None:
+            on_step()
+    values: npt.NDArray[np.float64] = torch.stack(losses).cpu().double().numpy()
+    return values
+
+
+def learning_rate(progress: float, training: TrainingConfig) -> float:
+    """The rate at a share of the whole run, 0 to 1, the same at every site.
+
+    "constant" and "cosine" rise linearly over `warmup_fraction`; cosine then falls to 0 along half a wave. "one_cycle"
+    (Smith and Topin, 2018, with PyTorch's constants) rises from 1/25 to 1 and falls to 1/250,000 along half waves; its
+    rise takes 30 % of the run, or `warmup_fraction` where that is longer.
+    """
+    peak = training.learning_rate
+    rise = training.warmup_fraction
+    if training.schedule == "one_cycle":
+        rise = max(rise, _ONE_CYCLE_RISE)
+        if progress < rise:
+            return peak * (_ONE_CYCLE_START + (1 - _ONE_CYCLE_START) * (1 - _half_wave(progress / rise)))
+        return peak * (_ONE_CYCLE_END + (1 - _ONE_CYCLE_END) * _half_wave((progress - rise) / (1 - rise)))
+    if progress < rise:
+        return peak * progress / rise
+    return peak if training.schedule == "constant" else peak * _half_wave((progress - rise) / (1 - rise))
+
+
+def _batches(
+    samplers: tuple[PatchSampler, ...],
+    steps: tuple[int, ...],
+    *,
+    batch_size: int,
+    generator: np.random.Generator,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (B, 1, *patch) and labels (B, *patch), int64, on the device."""
+    slots = generator.permutation(np.repeat(np.arange(len(samplers)), np.multiply(steps, batch_size)))
+    for batch in slots.reshape(-1, batch_size):
+        images, labels = zip(*(samplers[index].draw(generator) for index in batch), strict=True)
+        yield _to_device(np.stack(images)[:, None], device), _to_device(np.stack(labels), device).long()
+
+
+def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    # Pinned memory lets the copy run beside the device's work; a CPU tensor is already where it belongs.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _half_wave(share: float) -> float:
+    """Falls from 1 at share 0 to 0 at share 1, and stays there."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

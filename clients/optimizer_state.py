@@ -1,0 +1,86 @@
+"""AdamW's moments between rounds, on the site's disk.
+
+Runs at sites. One file per round, named by the round whose training it ends, so that a round which is run again starts
+from the same state as the first time. The files are local: moments say as much about the data as updates do and are
+never sent. They are safetensors, which holds no code.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from secfed.errors import RunFolderError
+from secfed.parameters import ParameterLayout, TensorSpec, load_vector, save_vector
+
+_KEPT_ROUNDS = 3
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_NAME = re.compile(r"optimizer-round-(\d{6,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class OptimizerStates:
+    """The states in one folder; `owner` says whose they are (run and sites) and is checked on restoring."""
+
+    folder: Path
+    owner: str = field(kw_only=True)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.AdamW, *, server_round: int) -> None:
+        """Write the state that `server_round` ends with; keep the last three rounds and no later ones.
+
+        Files of later rounds belong to a run that was rolled back, and are not what the resumed run will compute.
+        """
+        states = [optimizer.state[parameter] for parameter in model.parameters()]
+        # With float16 every step of a short round may have been skipped for overflow; then there is no state yet.
+        if all(states):
+            moments = [state[moment].detach().reshape(-1).float() for moment in _MOMENTS for state in states]
+            # AdamW counts steps per parameter, and all parameters take every step.
+            metadata = {"steps": str(int(states[0]["step"])), "owner": self.owner}
+            path = self.folder / f"optimizer-round-{server_round:06d}.safetensors"
+            save_vector(path, torch.cat(moments).cpu().numpy(), _moment_layout(model), metadata)
+        for number, path in self._files():
+            if not server_round - _KEPT_ROUNDS < number <= server_round:
+                path.unlink()
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.AdamW, *, before: int) -> bool:
+        """Load the newest state of a round below `before` into a fresh optimiser; False where there is none.
+
+        Raises:
+            RunFolderError: the file is damaged, or belongs to another run, other sites or another model.
+        """
+        earlier = [(number, path) for number, path in self._files() if number < before]
+        if not earlier:
+            return False
+        path = max(earlier)[1]
+        vector, layout, metadata = load_vector(path)
+        if metadata.get("owner") != self.owner or layout != _moment_layout(model):
+            raise RunFolderError(
+                f"{path}: belongs to another run, other sites or another model; use another state folder"
+            )
+        values = torch.from_numpy(vector)
+        views = iter([values[place].view(spec.shape) for spec, place in layout.slices()])
+        moments = {moment: [next(views) for _ in model.parameters()] for moment in _MOMENTS}
+        steps = torch.tensor(float(metadata["steps"]))
+        state = {
+            index: {"step": steps.clone(), **{moment: moments[moment][index] for moment in _MOMENTS}}
+            for index in range(len(list(model.parameters())))
+        }
+        # AdamW moves the moments to each parameter's device.
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return True
+
+    def _files(self) -> list[tuple[int, Path]]:
+        found = [(_NAME.fullmatch(path.name), path) for path in self.folder.glob("optimizer-round-*.safetensors")]
+        return [(int(match[1]), path) for match, path in found if match]
+
+
+def _moment_layout(model: nn.Module) -> ParameterLayout:
+    return ParameterLayout(
+        tuple(
+            TensorSpec(f"{moment}/{name}", tuple(parameter.shape), "buffer")
+            for moment in _MOMENTS
+            for name, parameter in model.named_parameters()
+        )
+    )

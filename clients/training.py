@@ -1,0 +1,167 @@
+"""One round of local training: from the global model to this site's own weights.
+
+Runs at sites, and centrally for the reference that sees all data. torch is imported when training starts and not with
+this module, because a Flower process starts for every message.
+
+All randomness follows from the plan's seed, the names of the sites and the round, so a round that is run again gives
+the same weights: bit for bit on a CPU with the same number of threads, on a GPU as far as its kernels are
+deterministic.
+The weights that come out are NOT protected; `clients.update` bounds and encodes them before anything leaves the site.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from secfed.config import TrainingConfig, TrainingPlan
+from secfed.data.cases import LABEL_MAPS
+from secfed.data.preprocessing import PreparedCase
+from secfed.data.sampling import PatchSampler
+from secfed.errors import DataError, SecfedError
+from secfed.parameters import FloatVector, ParameterLayout
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSource:
+    """A site's labelled cases; several sources together make the centralised reference."""
+
+    site: str
+    cases: tuple[PreparedCase, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOutcome:
+    """What a round of training gives: weights (layout.size,), the mean loss of its steps, and how much was seen."""
+
+    weights: FloatVector
+    mean_loss: float
+    steps: int
+    samples: int
+
+
+def steps_for(source: TrainingSource, training: TrainingConfig) -> int:
+    """Optimiser steps per round at one site: fixed, or `passes_per_round` passes over its own slices, at least one."""
+    return (
+        training.steps_per_round if training.passes_per_round is None else _steps(_sampler(source, training), training)
+    )
+
+
+def train_one_round(
+    *,
+    plan: TrainingPlan,
+    sources: tuple[TrainingSource, ...],
+    start: FloatVector,
+    layout: ParameterLayout,
+    server_round: int,
+    state_folder: Path,
+    device: "torch.device | None" = None,
+    on_step: Callable[[], None] | None = None,
+) -> RoundOutcome:
+    """Train from `start` (layout.size,) for round `server_round`, counted from 1.
+
+    Several sources are shuffled together, each with as many samples as it would have at its own site. `on_step` is
+    called after every step. With `optimizer_state = "keep"` the optimiser continues from the newest state in
+    `state_folder` that is older than this round.
+
+    Raises:
+        DataError: a source has no cases, or a case has no labels.
+        RunFolderError: the saved optimiser state is damaged or belongs to another run.
+        SecfedError: the training diverged.
+        ValueError: `start` or `layout` do not fit the plan's model, a site stands twice, or `server_round` is below 1.
+    """
+    import torch
+
+    from clients.local_steps import adamw, memory_format, run_steps
+    from clients.optimizer_state import OptimizerStates
+    from secfed.model import build_model, flatten, load_flat
+
+    if server_round < 1:
+        raise ValueError(f"server_round counts from 1, got {server_round}")
+    sources = tuple(sorted(sources, key=lambda source: source.site))
+    device = torch.device("cpu") if device is None else device
+    sites = [source.site for source in sources]
+    if not sites or len(set(sites)) < len(sites):
+        raise ValueError(f"give at least one source, and every site once, got {sites}")
+    streams = _Streams.derive(plan.seed, sites, server_round)
+    samplers = tuple(_sampler(source, plan.training) for source in sources)
+    # Subnormal numbers slow a CPU down many times once activations fade.
+    torch.set_flush_denormal(True)
+    # Dropout and the network's own initialisation draw from torch's global generators, which are left as they were.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(streams.dropout_seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(streams.dropout_seed)
+        model = build_model(plan.model, num_classes=LABEL_MAPS[plan.task].num_classes).to(device).train()
+        model = model.to(memory_format=memory_format(plan))  # type: ignore[call-overload]
+        load_flat(model, start, layout)
+        optimizer = adamw(model, plan.training)
+        states = OptimizerStates(state_folder, owner=json.dumps([plan.digest().hex(), sites]))
+        if plan.training.optimizer_state == "keep":
+            states.restore(model, optimizer, before=server_round)
+        losses = run_steps(
+            model,
+            optimizer,
+            plan=plan,
+            samplers=samplers,
+            steps=tuple(_steps(sampler, plan.training) for sampler in samplers),
+            server_round=server_round,
+            sampling=streams.sampling,
+            augmentation_seed=streams.augmentation_seed,
+            device=device,
+            on_step=on_step,
+        )
+    weights = flatten(model)
+    if not (np.isfinite(losses).all() and np.isfinite(weights).all()):
+        raise SecfedError(
+            f"training diverged at {' and '.join(sites)} in round {server_round}: loss or weights are not finite; "
+            f"lower training.learning_rate = {plan.training.learning_rate}, or use precision = 'float32'"
+        )
+    if plan.training.optimizer_state == "keep":
+        states.save(model, optimizer, server_round=server_round)
+    return RoundOutcome(
+        weights=weights,
+        mean_loss=float(losses.mean()),
+        steps=len(losses),
+        samples=len(losses) * plan.training.batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """The three independent streams of a round, bound to the plan's seed, the sites and the round."""
+
+    sampling: np.random.Generator
+    augmentation_seed: int
+    dropout_seed: int
+
+    @classmethod
+    def derive(cls, seed: int, sites: list[str], server_round: int) -> Self:
+        text = json.dumps(["secfed/training/v1", seed, sites, server_round])
+        entropy = int.from_bytes(hashlib.sha256(text.encode()).digest(), "little")
+        sampling, augmentation, dropout = np.random.SeedSequence(entropy).spawn(3)
+        return cls(
+            sampling=np.random.default_rng(sampling),
+            augmentation_seed=int(augmentation.generate_state(1, np.uint64)[0]),
+            dropout_seed=int(dropout.generate_state(1, np.uint64)[0]),
+        )
+
+
+def _sampler(source: TrainingSource, training: TrainingConfig) -> PatchSampler:
+    if not source.cases:
+        raise DataError(f"{source.site}: there are no cases to train on")
+    return PatchSampler(source.cases, patch_size=training.patch_size, foreground_prob=training.foreground_prob)
+
+
+def _steps(sampler: PatchSampler, training: TrainingConfig) -> int:
+    if training.passes_per_round is None:
+        return training.steps_per_round
+    return max(1, round(training.passes_per_round * sampler.num_slices / training.batch_size))
