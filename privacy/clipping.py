@@ -47,7 +47,7 @@ def clip_by_l2_norm(vector: npt.NDArray[np.floating], *, bound: float) -> Clippe
     if not 1e-150 <= bound <= 1e300:
         raise MisuseError(f"bound = {bound} must lie in [1e-150, 1e300]")
     values = vector.astype(np.float64)
-    largest = float(np.abs(values).max(initial=0.0))
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     if not math.isfinite(largest):
         where = int(np.flatnonzero(~np.isfinite(values))[0])
         raise MisuseError(f"vector[{where}] = {values[where]} is not finite: there is no norm to clip to")

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from privacy.encoding import encode
+from privacy.cbor import to_cbor
 from privacy.errors import MisuseError
 
 SUITE = "secfed-secagg/1 X25519+ML-KEM-768 HKDF-SHA256 AES-256-CTR AES-256-GCM Ed25519"
@@ -43,7 +43,7 @@ def derive_key(secret: bytes, *, label: str, context: Mapping[str, bytes | int |
         raise MisuseError(f"secret has {len(secret)} bytes, at least 16 are needed")
     if not label or not context:
         raise MisuseError(f"label = {label!r} and context = {sorted(context)} must not be empty")
-    info = encode([SUITE, label, dict(context)])
+    info = to_cbor([SUITE, label, dict(context)])
     return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
 
 

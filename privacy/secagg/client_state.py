@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from privacy.encoding import Encodable, decode, encode
+from privacy.cbor import Encodable, from_cbor, to_cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.envelope import NO_PREVIOUS
 from privacy.secagg.threshold import default_threshold
@@ -105,7 +105,7 @@ class ClientState:
 
     def to_bytes(self) -> bytes:
         """Secret bytes that `from_bytes` understands."""
-        return encode([SUITE, "client state", _to_fields(self)])
+        return to_cbor([SUITE, "client state", _to_fields(self)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ClientState":
@@ -115,7 +115,7 @@ class ClientState:
             MisuseError: the bytes are damaged or of another version.
         """
         try:
-            match decode(data, max_bytes=_MAX_STATE_BYTES):
+            match from_cbor(data, max_bytes=_MAX_STATE_BYTES):
                 case [str(suite), "client state", dict(found)] if suite == SUITE:
                     state: ClientState = _from_fields(cls, found)
                     return state

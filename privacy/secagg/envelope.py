@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, Protocol, Self, TypeVar
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from privacy.encoding import Encodable, decode, encode
+from privacy.cbor import Encodable, from_cbor, to_cbor
 from privacy.errors import HostileInputError
 from privacy.secagg.roster import Roster
 from privacy.streams import SUITE
@@ -57,8 +57,8 @@ def seal_envelope(
     body: Body, *, context: bytes, sender: str, previous: bytes, sign: Callable[[bytes], bytes]
 ) -> tuple[bytes, bytes]:
     """The message as it travels, and its digest."""
-    signed_part = encode([SUITE, body.KIND, context, sender, previous, body.to_fields()])
-    return encode([signed_part, sign(signed_part)]), hashlib.sha256(signed_part).digest()
+    signed_part = to_cbor([SUITE, body.KIND, context, sender, previous, body.to_fields()])
+    return to_cbor([signed_part, sign(signed_part)]), hashlib.sha256(signed_part).digest()
 
 
 def open_envelope(data: bytes, body_type: type[BodyT], *, context: bytes, roster: Roster) -> Admitted[BodyT]:
@@ -67,12 +67,12 @@ def open_envelope(data: bytes, body_type: type[BodyT], *, context: bytes, roster
     Raises:
         HostileInputError: anything else; `party` is the claimed sender once that is a member of the roster.
     """
-    match decode(data):
+    match from_cbor(data):
         case [bytes(signed_part), bytes(signature)]:
             pass
         case _:
             raise HostileInputError("a message is an array of signed part and signature")
-    match decode(signed_part):
+    match from_cbor(signed_part):
         case [str(suite), str(kind), bytes(found_context), str(sender), bytes(previous), dict(fields)]:
             pass
         case _:
@@ -99,4 +99,4 @@ def open_envelope(data: bytes, body_type: type[BodyT], *, context: bytes, roster
 
 def digest_of_set(label: str, *, context: bytes, digests: Mapping[str, bytes]) -> bytes:
     """One digest over messages by sender: what R2 says about the shares and R4 about the uploads."""
-    return hashlib.sha256(encode([SUITE, label, context, dict(digests)])).digest()
+    return hashlib.sha256(to_cbor([SUITE, label, context, dict(digests)])).digest()

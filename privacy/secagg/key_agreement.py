@@ -16,7 +16,7 @@ from typing import NoReturn, Self
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from privacy.encoding import encode
+from privacy.cbor import to_cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.messages import KeyAdvertisement
 from privacy.streams import SUITE, derive_key
@@ -111,7 +111,7 @@ def decapsulate_from(peer: KeyAdvertisement, ciphertext: bytes, *, own: SessionK
 def confirmation_tag(pair_key: bytes, *, sender: str, recipient: str, session: bytes) -> bytes:
     """The 32-byte tag by which `sender` shows `recipient` that it holds the pair key; each direction has its own."""
     key = derive_key(pair_key, label="confirmation", context={"session": session})
-    return hmac.digest(key, encode([SUITE, "confirmation", sender, recipient, session]), "sha256")
+    return hmac.digest(key, to_cbor([SUITE, "confirmation", sender, recipient, session]), "sha256")
 
 
 def first_chain_key(pair_key: bytes, *, session: bytes) -> bytes:

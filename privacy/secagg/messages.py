@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Self
 
-from privacy.encoding import Encodable, decode, encode
+from privacy.cbor import Encodable, from_cbor, to_cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.envelope import DIGEST_BYTES
 from privacy.secagg.roster import Roster, require_name
@@ -49,7 +49,7 @@ def session_context(session: bytes, roster: Roster) -> bytes:
     """
     if not 16 <= len(session) <= 32:
         raise MisuseError(f"session has {len(session)} bytes, 16 to 32 random bytes are needed")
-    return hashlib.sha256(encode([SUITE, "session", session, roster.digest])).digest()
+    return hashlib.sha256(to_cbor([SUITE, "session", session, roster.digest])).digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class RoundAnnouncement:
 
     def to_bytes(self) -> bytes:
         """The announcement as it travels."""
-        return encode(
+        return to_cbor(
             {
                 "suite": SUITE,
                 "session": self.session,
@@ -154,7 +154,7 @@ class RoundAnnouncement:
             HostileInputError: not an announcement of this suite.
         """
         names = ("suite", "session", "round", "roster", "model", "plan", "policy", "invited", "threshold")
-        match _exactly(decode(data), *names, "vector_length"):
+        match _exactly(from_cbor(data), *names, "vector_length"):
             case [
                 str(suite),
                 bytes(session),
@@ -192,7 +192,7 @@ class RoundAnnouncement:
     @cached_property
     def context(self) -> bytes:
         """The digest of everything announced: signed in R2 and R4 and part of every mask's key."""
-        return hashlib.sha256(encode([SUITE, "round", self.to_bytes()])).digest()
+        return hashlib.sha256(to_cbor([SUITE, "round", self.to_bytes()])).digest()
 
     @cached_property
     def share_context(self) -> bytes:
@@ -207,7 +207,7 @@ class RoundAnnouncement:
             invited,
             self.threshold,
         ]
-        return hashlib.sha256(encode(facts)).digest()
+        return hashlib.sha256(to_cbor(facts)).digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +304,7 @@ class UnmaskRequest:
 
     def to_bytes(self) -> bytes:
         """The request as it travels."""
-        return encode({"suite": SUITE, "context": self.context, "headers": self.headers})
+        return to_cbor({"suite": SUITE, "context": self.context, "headers": self.headers})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -313,7 +313,7 @@ class UnmaskRequest:
         Raises:
             HostileInputError: not a request of this suite.
         """
-        match _exactly(decode(data), "suite", "context", "headers"):
+        match _exactly(from_cbor(data), "suite", "context", "headers"):
             case [str(suite), bytes(context), list(headers)] if suite == SUITE:
                 pass
             case _:

@@ -12,7 +12,7 @@ from functools import cached_property
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from privacy.encoding import Encodable, decode, encode
+from privacy.cbor import Encodable, from_cbor, to_cbor
 from privacy.errors import HostileInputError, MisuseError
 
 MAX_MEMBERS = 1024
@@ -55,7 +55,7 @@ class Roster:
 
     def _payload(self) -> bytes:
         members: list[Encodable] = [[member.name, member.public_key] for member in self.members]
-        return encode([_LABEL, self.consortium, self.version, self.expires, members])
+        return to_cbor([_LABEL, self.consortium, self.version, self.expires, members])
 
     @cached_property
     def digest(self) -> bytes:
@@ -101,7 +101,7 @@ def generate_consortium_key() -> Ed25519PrivateKey:
 def sign_roster(roster: Roster, consortium_private_key: Ed25519PrivateKey) -> bytes:
     """The roster as it travels: deterministic CBOR of [payload, signature]."""
     payload = roster._payload()
-    return encode([payload, consortium_private_key.sign(payload)])
+    return to_cbor([payload, consortium_private_key.sign(payload)])
 
 
 def verify_roster(data: bytes, *, anchor: bytes, now: int) -> Roster:
@@ -110,7 +110,7 @@ def verify_roster(data: bytes, *, anchor: bytes, now: int) -> Roster:
     Raises:
         HostileInputError: forged, malformed or expired.
     """
-    match decode(data):
+    match from_cbor(data):
         case [bytes(payload), bytes(signature)]:
             pass
         case _:
@@ -119,7 +119,7 @@ def verify_roster(data: bytes, *, anchor: bytes, now: int) -> Roster:
         Ed25519PublicKey.from_public_bytes(anchor).verify(signature, payload)
     except (InvalidSignature, ValueError) as error:
         raise HostileInputError("the roster is not signed by the consortium's key") from error
-    match decode(payload):
+    match from_cbor(payload):
         case [str(label), str(consortium), int(version), int(expires), list(rows)] if label == _LABEL:
             pass
         case _:

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from privacy.encoding import decode, encode
+from privacy.cbor import from_cbor, to_cbor
 from privacy.errors import HostileInputError
 from privacy.streams import KEY_BYTES, SUITE, derive_key
 
@@ -27,17 +27,17 @@ _NONCE = bytes(12)
 
 def commit_secret(secret: bytes, *, kind: Literal["self seed", "wrap key"], owner: str, context: bytes) -> bytes:
     """The commitment to a client's own secret of one round."""
-    return hashlib.sha256(encode([SUITE, "commitment", kind, context, owner, secret])).digest()
+    return hashlib.sha256(to_cbor([SUITE, "commitment", kind, context, owner, secret])).digest()
 
 
 def commit_pair_secret(secret: bytes, *, one: str, other: str, context: bytes) -> bytes:
     """The commitment to a pair secret: both clients compute the same, so a difference shows at once."""
-    return hashlib.sha256(encode([SUITE, "commitment", "pair", context, sorted((one, other)), secret])).digest()
+    return hashlib.sha256(to_cbor([SUITE, "commitment", "pair", context, sorted((one, other)), secret])).digest()
 
 
 def commit_share(share: bytes, *, kind: ShareKind, dealer: str, holder: str, context: bytes) -> bytes:
     """The dealer's commitment to one share: it tells a bad dealer from a bad holder."""
-    return hashlib.sha256(encode([SUITE, "commitment", kind, context, dealer, holder, share])).digest()
+    return hashlib.sha256(to_cbor([SUITE, "commitment", kind, context, dealer, holder, share])).digest()
 
 
 def matches(commitment: bytes, expected: bytes) -> bool:
@@ -69,7 +69,7 @@ def open_share(
 def wrap_pair_secrets(pair_secrets: Mapping[str, bytes], *, wrap_key: bytes, owner: str, context: bytes) -> bytes:
     """All pair secrets of one client and one round, by peer, under its wrap key."""
     key, associated = _wrap_key(wrap_key, owner=owner, context=context)
-    return AESGCM(key).encrypt(_NONCE, encode(dict(pair_secrets)), associated)
+    return AESGCM(key).encrypt(_NONCE, to_cbor(dict(pair_secrets)), associated)
 
 
 def open_wrap(wrapped: bytes, *, wrap_key: bytes, owner: str, context: bytes) -> dict[str, bytes]:
@@ -80,7 +80,7 @@ def open_wrap(wrapped: bytes, *, wrap_key: bytes, owner: str, context: bytes) ->
     """
     key, associated = _wrap_key(wrap_key, owner=owner, context=context)
     try:
-        fields = decode(AESGCM(key).decrypt(_NONCE, wrapped, associated))
+        fields = from_cbor(AESGCM(key).decrypt(_NONCE, wrapped, associated))
     except InvalidTag as error:
         raise HostileInputError("the wrapped pair secrets do not open", party=owner) from error
     except HostileInputError as error:
@@ -94,9 +94,9 @@ def open_wrap(wrapped: bytes, *, wrap_key: bytes, owner: str, context: bytes) ->
 
 def _seal_key(kind: ShareKind, *, seal_secret: bytes, dealer: str, holder: str, context: bytes) -> tuple[bytes, bytes]:
     facts: dict[str, bytes | int | str] = {"kind": kind, "dealer": dealer, "holder": holder, "shares": context}
-    return derive_key(seal_secret, label="share seal", context=facts), encode([SUITE, "share seal", facts])
+    return derive_key(seal_secret, label="share seal", context=facts), to_cbor([SUITE, "share seal", facts])
 
 
 def _wrap_key(wrap_key: bytes, *, owner: str, context: bytes) -> tuple[bytes, bytes]:
     facts: dict[str, bytes | int | str] = {"owner": owner, "shares": context}
-    return derive_key(wrap_key, label="wrap", context=facts), encode([SUITE, "wrap", facts])
+    return derive_key(wrap_key, label="wrap", context=facts), to_cbor([SUITE, "wrap", facts])

@@ -24,7 +24,7 @@ _MAX_DEPTH = 8
 _UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP = 0, 2, 3, 4, 5
 
 
-def encode(value: Encodable) -> bytes:
+def to_cbor(value: Encodable) -> bytes:
     """The one encoding of a value.
 
     Raises:
@@ -34,7 +34,7 @@ def encode(value: Encodable) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
-def decode(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Encodable:
+def from_cbor(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Encodable:
     """Parse untrusted bytes; arrays come back as lists, maps as dicts.
 
     Raises:
