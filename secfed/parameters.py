@@ -42,8 +42,8 @@ class TensorSpec:
     kind: TensorKind
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("a tensor needs a name, got ''")
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a tensor needs a name, got {self.name!r}")
         if any(type(length) is not int or length < 0 for length in self.shape):
             raise ValueError(f"{self.name}: shape must hold integers >= 0, got {self.shape}")
         if self.kind not in get_args(TensorKind):

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,7 +232,8 @@ def test_wrong_arguments_are_refused(make_plan, source, tmp_path):
 
 def test_the_module_does_not_import_torch():
     code = "import sys, clients.training; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
 
 
 class TestLearningRate:

@@ -1,0 +1,100 @@
+"""The loss by hand, and its promise that no image looks at another one."""
+
+import math
+
+import pytest
+import torch
+
+from clients.loss import losses_per_image, segmentation_loss
+
+PLAIN = {"dice_weight": 1.0, "cross_entropy_weight": 1.0, "class_weights": None}
+WEIGHTED = {**PLAIN, "class_weights": torch.tensor([0.1, 1.0, 3.0])}
+
+
+def batch(seed=0, size=4, spatial=(6, 5)):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, 3, *spatial, generator=generator)
+    return logits, torch.randint(0, 3, (size, *spatial), generator=generator)
+
+
+def test_dice_by_hand():
+    # Four voxels, probabilities of class 1: .75 .25 .75 .25; class 1 is at the first two; one voxel of smoothing.
+    p = torch.tensor([0.75, 0.25, 0.75, 0.25])
+    logits = torch.stack([(1 - p).log(), p.log()])[None]
+    loss = segmentation_loss(
+        logits, torch.tensor([[1, 1, 0, 0]]), dice_weight=1.0, cross_entropy_weight=0.0, class_weights=None
+    )
+    assert float(loss) == pytest.approx(1 - (2 * 1.0 + 1) / (2.0 + 2.0 + 1))
+
+
+def test_weighted_cross_entropy_by_hand():
+    p = torch.tensor([0.5, 0.25])
+    logits = torch.stack([(1 - p).log(), p.log()])[None]
+    loss = segmentation_loss(
+        logits,
+        torch.tensor([[0, 1]]),
+        dice_weight=0.0,
+        cross_entropy_weight=2.0,
+        class_weights=torch.tensor([1.0, 3.0]),
+    )
+    assert float(loss) == pytest.approx(2 * (1 * math.log(2) + 3 * math.log(4)) / 4)
+
+
+def test_without_dice_it_is_torch_cross_entropy_of_each_image():
+    logits, labels = batch()
+    weights = WEIGHTED["class_weights"]
+    for class_weights in (None, weights):
+        ours = losses_per_image(logits, labels, dice_weight=0.0, cross_entropy_weight=1.0, class_weights=class_weights)
+        theirs = [
+            torch.nn.functional.cross_entropy(one[None], label[None], weight=class_weights)
+            for one, label in zip(logits, labels, strict=True)
+        ]
+        torch.testing.assert_close(ours, torch.stack(theirs))
+
+
+@pytest.mark.parametrize("options", [PLAIN, WEIGHTED])
+def test_an_images_loss_and_gradient_do_not_depend_on_the_others(options):
+    logits, labels = batch()
+    logits.requires_grad_()
+    segmentation_loss(logits, labels, **options).backward()
+    for index in range(len(logits)):
+        alone = logits[index : index + 1].detach().requires_grad_()
+        segmentation_loss(alone, labels[index : index + 1], **options).backward()
+        torch.testing.assert_close(logits.grad[index], alone.grad[0] / len(logits))
+
+
+def test_only_the_ratios_of_class_weights_matter():
+    logits, labels = batch()
+    scaled = {**WEIGHTED, "class_weights": 7 * WEIGHTED["class_weights"]}
+    torch.testing.assert_close(losses_per_image(logits, labels, **WEIGHTED), losses_per_image(logits, labels, **scaled))
+
+
+def test_dice_counts_only_classes_that_the_image_contains():
+    logits, labels = batch()
+    labels[0] = labels[0].clamp(max=1)
+    labels[1] = 0
+    options = {"dice_weight": 1.0, "cross_entropy_weight": 0.0, "class_weights": None}
+    losses = losses_per_image(logits, labels, **options)
+    p, t = logits[0].softmax(0)[1], labels[0] == 1
+    assert float(losses[0]) == pytest.approx(float(1 - (2 * p[t].sum() + 1) / (p.sum() + t.sum() + 1)), abs=1e-6)
+    assert float(losses[1]) == 0.0
+
+
+def test_a_perfect_prediction_costs_nothing_and_a_wrong_one_much():
+    _, labels = batch()
+    perfect = 50 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
+    assert float(segmentation_loss(perfect, labels, **PLAIN)) < 1e-3
+    assert float(segmentation_loss(perfect.roll(1, dims=1), labels, **PLAIN)) > 10
+
+
+def test_half_precision_logits_are_computed_in_full():
+    logits, labels = batch(spatial=(64, 64))
+    half = segmentation_loss(logits.bfloat16(), labels, **WEIGHTED)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, segmentation_loss(logits.bfloat16().float(), labels, **WEIGHTED))
+
+
+def test_volumes_are_flattened_alike():
+    logits, labels = batch(spatial=(4, 6, 5))
+    flat = losses_per_image(logits.flatten(2)[..., None], labels.flatten(1)[..., None], **WEIGHTED)
+    torch.testing.assert_close(losses_per_image(logits, labels, **WEIGHTED), flat)
