@@ -1,0 +1,66 @@
+"""What each model took: time, bytes per site and round, exchanges, and the share of work that protection cost."""
+
+from secfed.report.markup import DASH, Markup, across, duration, join, number, percent, size, tag
+from secfed.report.naming import model_name, ordered
+from secfed.results import JobRecord, RunRecord
+
+_MEASURES = (
+    "Protection",
+    "Rounds",
+    "Passes over the data",
+    "Wall time",
+    "Training work",
+    "Protection work",
+    "Share of protection",
+    "Up, per site and round",
+    "Down, per site and round",
+    "Exchanges per round",
+    "Fewest sites in a sum",
+)
+
+
+def cost_section(record: RunRecord) -> Markup:
+    """One column per trained model."""
+    if not record.jobs:
+        return tag("p", "This run recorded no cost.", class_="missing")
+    jobs = [job for model in ordered(job.model for job in record.jobs) if (job := record.job(model)) is not None]
+    columns = [_cells(job) for job in jobs]
+    rows = [(measure, [column[index] for column in columns]) for index, measure in enumerate(_MEASURES)]
+    table = across([model_name(job.model, record) for job in jobs], rows, "What training each model took.", "Measure")
+    note = (
+        "Training and protection work are summed over the sites and the aggregator, so they may exceed the wall time; "
+        "the share is protection work divided by both. Bytes are message contents without transport overhead, "
+        "averaged over sites and rounds. An exchange is one request to the sites that the aggregator waits for. "
+        "Passes are samples drawn divided by samples held, all parties together."
+    )
+    return join(table, tag("p", note, class_="note"))
+
+
+def protection_share(job: JobRecord) -> float | None:
+    """Protection work divided by protection and training work; None where no work was recorded."""
+    work = job.protection_seconds + job.training_seconds
+    return job.protection_seconds / work if work > 0 else None
+
+
+def bytes_per_site_and_round(total: int, job: JobRecord) -> float | None:
+    """Mean bytes of one site in one round; None where there were no rounds or sites."""
+    messages = job.rounds * len(job.samples_seen)
+    return total / messages if messages else None
+
+
+def _cells(job: JobRecord) -> tuple[str, ...]:
+    travels = job.bytes_up > 0 or job.bytes_down > 0
+    up, down = (bytes_per_site_and_round(total, job) for total in (job.bytes_up, job.bytes_down))
+    return (
+        job.protection if travels else DASH,
+        str(job.rounds),
+        number(job.effective_passes(), 1),
+        duration(job.seconds),
+        duration(job.training_seconds),
+        duration(job.protection_seconds) if travels else DASH,
+        percent(protection_share(job)) if travels else DASH,
+        size(up) if up else DASH,
+        size(down) if down else DASH,
+        number(job.exchanges / job.rounds, 1) if job.rounds and job.exchanges else DASH,
+        DASH if job.survivors_min is None else str(job.survivors_min),
+    )

@@ -1,0 +1,131 @@
+"""The answer in plain words: who trained what under which protection, how good it is and what that is compared with."""
+
+from secfed.report.markup import Child, Markup, join, number, percent, signed, tag, words
+from secfed.report.naming import augmentation_of, modality_name, model_name, protection_name
+from secfed.report.run_folder import ReportedRun
+from secfed.results import RunRecord, gain, overall, ratio
+
+# Passes that differ by less than this share count as the same number.
+SAME_PASSES = 0.02
+
+
+def headline(run: ReportedRun) -> Markup:
+    """A paragraph and up to three large figures."""
+    record = run.record
+    return join(tag("p", _who(run), class_="lead"), tag("div", _figures(record), class_="cards"), _seeds_note(record))
+
+
+def passes_sentence(record: RunRecord) -> tuple[str, bool]:
+    """How many passes over the data federated and centralised training made, and whether that is the same number."""
+    jobs = [record.job(model) for model in ("federated", "centralised")]
+    passes = [None if job is None else job.effective_passes() for job in jobs]
+    federated, centralised = passes
+    if federated is None or centralised is None:
+        return "The number of passes over the data was not recorded for both, so the ratio may not be fair.", False
+    same = abs(federated - centralised) <= SAME_PASSES * max(federated, centralised)
+    if same:
+        return f"both made {number(federated, 1)} passes over the same training data", True
+    counts = (
+        f"federated made {number(federated, 1)} passes over the training data, centralised {number(centralised, 1)}"
+    )
+    return f"NOT like for like: {counts}", False
+
+
+def seeds_of(record: RunRecord) -> tuple[int, ...]:
+    """Distinct seeds of the rows."""
+    return tuple(sorted({row.seed for row in record.results}))
+
+
+def sites_text(run: ReportedRun) -> str | None:
+    """'3 sites (ct-1 and ct-2 with CT, mr-1 with MRI)'; None where neither configuration nor jobs name any."""
+    job = run.record.job("federated")
+    if run.sites:
+        modalities = dict.fromkeys(site.modality for site in run.sites)
+        groups = [
+            f"{words(site.name for site in run.sites if site.modality == modality)} with {modality_name(modality)}"
+            for modality in modalities
+        ]
+        return f"{len(run.sites)} sites ({', '.join(groups)})"
+    if job is not None and job.samples_seen:
+        return f"{len(job.samples_seen)} sites ({words(job.samples_seen)})"
+    return None
+
+
+def _who(run: ReportedRun) -> Markup:
+    record = run.record
+    job = record.job("federated")
+    rounds = f" for {job.rounds} rounds" if job is not None else ""
+    who = sites_text(run) or "The sites"
+    text = f"{who} trained one segmentation model together{rounds}, each on its own scans. "
+    return join(text, _protection(record))
+
+
+def _protection(record: RunRecord) -> Markup:
+    row = next((row for row in record.results if row.model == "federated"), None)
+    job = record.job("federated")
+    if row is None and job is None:
+        return join("This run has no federated model.")
+    protection = row.protection if row is not None else job.protection if job is not None else ""
+    texts = {
+        "masked": "The aggregator received masked updates only and learned their sum.",
+        "plain": "The aggregator received every site's update unprotected.",
+    }
+    privacy = "none" if row is None else row.privacy
+    guarantee = "no differential privacy" if privacy == "none" else f"differential privacy: {privacy}"
+    shown = tag("b", protection_name(protection))
+    return join("Protection: ", shown, "; ", guarantee, ". ", texts.get(protection, ""))
+
+
+def _figures(record: RunRecord) -> list[Child]:
+    names = words(modality_name(modality) for modality in record.test_modalities())
+    mean = overall(record, "federated")
+    figures: list[Child] = [
+        _figure(
+            number(mean),
+            "federated mean Dice",
+            f"overlap with the reference outlines, 1 is perfect; mean over organs, then over {names}",
+        )
+    ]
+    share = ratio(record)
+    if share is not None:
+        sentence, same = passes_sentence(record)
+        reference = number(overall(record, "centralised"))
+        figures.append(
+            _figure(percent(share), "of centralised", f"centralised reaches {reference}; {sentence}", warn=not same)
+        )
+    elif "centralised" not in record.models():
+        figures.append(_figure("no ratio", "to centralised", "this run trained no centralised reference"))
+    figures.append(_gain_figure(record))
+    return figures
+
+
+def _gain_figure(record: RunRecord) -> Markup | None:
+    gains = {modality: gain(record, modality=modality) for modality in record.test_modalities()}
+    known = {modality: value for modality, value in gains.items() if value is not None}
+    name = augmentation_of(record)
+    if not known or name is None:
+        return None
+    first = "MR" if "MR" in known else next(iter(known))
+    others = [f"{signed(value)} on {modality_name(key)}" for key, value in known.items() if key != first]
+    reference = model_name("federated_without_augmentation", record).lower().replace(name.lower(), name)
+    detail = f"mean Dice, against {reference}{'; ' + words(others) if others else ''}"
+    return _figure(signed(known[first]), f"from {name} on {modality_name(first)}", detail)
+
+
+def _figure(value: str, label: str, detail: str, *, warn: bool = False) -> Markup:
+    return tag(
+        "div",
+        tag("p", value, class_="big"),
+        tag("p", label, class_="label"),
+        tag("p", detail, class_="warning" if warn else "detail"),
+        class_="card",
+    )
+
+
+def _seeds_note(record: RunRecord) -> Markup:
+    seeds = seeds_of(record)
+    if len(seeds) == 1:
+        text = "n = 1 seed: these figures come from one run each; how much a repetition would differ is not known."
+    else:
+        text = f"n = {len(seeds)} seeds; figures are means over them."
+    return tag("p", text, class_="note")
