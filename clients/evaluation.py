@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that torch's own docume
 from torch import Tensor, nn
 
 from secfed.config import TrainingPlan
-from secfed.data.cases import LABEL_MAPS, Modality
+from secfed.data.cases import LABEL_MAPS, LabelMap, Modality
 from secfed.data.preprocessing import PreparedCase
 from secfed.errors import DataError
 from secfed.metrics import dice_per_class, hd95_per_class
@@ -74,22 +74,31 @@ def evaluate_cases(
     label_map = LABEL_MAPS[plan.task]
     scores = []
     for case in cases:
-        if case.label is None:
-            raise DataError(f"{case.patient} has no labels, so no score can be computed")
         prediction = predict(model, case, plan=plan, device=device, batch_size=batch_size)
-        dice = dice_per_class(prediction, case.label, label_map.num_classes)
-        hd95 = hd95_per_class(prediction, case.label, label_map.num_classes, spacing_mm=case.spacing_mm)
-        scores += [
-            CaseScore(
-                patient=case.patient,
-                modality=case.modality,
-                organ=organ,
-                dice=float(dice[index]),
-                hd95_mm=float(hd95[index]),
-            )
-            for index, organ in enumerate(label_map.organs)
-        ]
+        scores += score_case(case, prediction, label_map=label_map)
     return scores
+
+
+def score_case(case: PreparedCase, prediction: npt.NDArray[np.uint8], *, label_map: LabelMap) -> list[CaseScore]:
+    """Scores of one prediction (z, y, x), organ by organ in the task's order.
+
+    Raises:
+        DataError: the case has no labels.
+    """
+    if case.label is None:
+        raise DataError(f"{case.patient} has no labels, so no score can be computed")
+    dice = dice_per_class(prediction, case.label, label_map.num_classes)
+    hd95 = hd95_per_class(prediction, case.label, label_map.num_classes, spacing_mm=case.spacing_mm)
+    return [
+        CaseScore(
+            patient=case.patient,
+            modality=case.modality,
+            organ=organ,
+            dice=float(dice[index]),
+            hd95_mm=float(hd95[index]),
+        )
+        for index, organ in enumerate(label_map.organs)
+    ]
 
 
 def mean_dice_by_modality(
@@ -131,7 +140,7 @@ def _predict_slices(
     padded = F.pad(volume, padding, value=float(volume.min()))
     parts = []
     for first in range(0, len(padded), batch_size):
-        batch = padded[first : first + batch_size, None].to(device).to(memory_format=torch.channels_last)
+        batch = padded[first : first + batch_size, None].to(device)
         parts.append(_logits(model, batch, plan).argmax(dim=1).to(torch.uint8))
     return torch.cat(parts)[(slice(None), *inside)].cpu()
 

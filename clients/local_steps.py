@@ -33,8 +33,10 @@ def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(model.parameters(), lr=0.0, betas=_BETAS, weight_decay=training.weight_decay, fused=True)
 
 
-def memory_format(plan: TrainingPlan) -> torch.memory_format:
-    """Channels last: the faster order for convolutions on CPUs and tensor cores alike."""
+def memory_format(plan: TrainingPlan, device: torch.device) -> torch.memory_format:
+    """Channels last where tensor cores want it; on a CPU the plain order is up to a tenth faster for these networks."""
+    if device.type == "cpu":
+        return torch.contiguous_format
     return torch.channels_last if plan.model.dimensions == 2 else torch.channels_last_3d
 
 
@@ -73,7 +75,7 @@ def run_steps(
             images = gin(images, config=plan.augmentation.gin, generator=augmentation)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
-            logits = model(images.to(memory_format=memory_format(plan)))
+            logits = model(images.to(memory_format=memory_format(plan, device)))
         loss = segmentation_loss(
             logits,
             labels,

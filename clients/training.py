@@ -11,7 +11,8 @@ The weights that come out are NOT protected; `clients.update` bounds and encodes
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -92,16 +93,15 @@ def train_one_round(
         raise ValueError(f"give at least one source, and every site once, got {sites}")
     streams = _Streams.derive(plan.seed, sites, server_round)
     samplers = tuple(_sampler(source, plan.training) for source in sources)
-    # Subnormal numbers slow a CPU down many times once activations fade.
-    torch.set_flush_denormal(True)
     # Dropout and the network's own initialisation draw from torch's global generators, which are left as they were.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _flushed_denormals():
         torch.default_generator.manual_seed(streams.dropout_seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(streams.dropout_seed)
         model = build_model(plan.model, num_classes=LABEL_MAPS[plan.task].num_classes).to(device).train()
-        model = model.to(memory_format=memory_format(plan))  # type: ignore[call-overload]
+        model = model.to(memory_format=memory_format(plan, device))  # type: ignore[call-overload]
         load_flat(model, start, layout)
         optimizer = adamw(model, plan.training)
         states = OptimizerStates(state_folder, owner=json.dumps([plan.digest().hex(), sites]))
@@ -153,6 +153,21 @@ class _Streams:
             augmentation_seed=int(augmentation.generate_state(1, np.uint64)[0]),
             dropout_seed=int(dropout.generate_state(1, np.uint64)[0]),
         )
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Subnormal numbers slow a CPU down many times once activations fade.
+
+    The switch belongs to the thread and changes other libraries' arithmetic too, so it is put back.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _sampler(source: TrainingSource, training: TrainingConfig) -> PatchSampler:

@@ -82,7 +82,9 @@ def _surfaces_mm(labels: Labels, num_classes: int, spacing_mm: tuple[float, ...]
         for axis in range(mask.ndim):
             # The margin is background, so what rolls around the end never counts.
             inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
-        offset = np.array([part.start - 1 for part in box])
+        # Counted from 1: where a thread flushes denormals, as training does, a coordinate of 0 makes the k-d tree's
+        # split at the next number above it recurse without end.
+        offset = np.array([part.start for part in box])
         surfaces.append((np.argwhere(mask & ~inner) + offset) * np.asarray(spacing_mm))
     return surfaces
 

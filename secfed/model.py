@@ -4,8 +4,8 @@ Sites train it and whoever predicts builds it; the aggregator never imports this
 
 Architectures: MONAI `UNet` (Kerfoot et al., 2019, residual units) and `BasicUNet` (Falk et al., 2019). Three choices
 differ from MONAI's defaults. Activations are never in place, because per-sample gradients need their inputs. Instance
-normalisation is computed as group normalisation with one channel per group, which is the same formula and 1.7 times
-faster on a CPU in channels-last order. Groups are chosen per layer, so that every channel count constructs.
+normalisation is computed as group normalisation with one channel per group, which is the same formula and, on a CPU,
+as fast or faster in either memory order. Groups are chosen per layer, so that every channel count constructs.
 """
 
 import math

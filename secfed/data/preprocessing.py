@@ -35,6 +35,9 @@ PREPROCESSING_VERSION = 1
 # A header may claim any size; more than this is no scan (a whole body at 0.5 mm has 1.3e9 voxels).
 _MOST_VOXELS = 2_000_000_000
 
+# Deflate expands at most 1032 times (zlib's technical notes), so a larger claim is refused before memory is taken.
+_DEFLATE_LIMIT = 1032
+
 _SAME_SPACING_MM = 1e-3
 _SAME_PLACE_VOXELS = 0.25
 
@@ -124,6 +127,11 @@ def read_volume(path: Path) -> NiftiVolume:
     voxels = int(np.prod(shape, dtype=object))
     if not 0 < voxels <= _MOST_VOXELS:
         raise DataError(f"{path}: has {voxels} voxels {shape}; 1 to {_MOST_VOXELS} are accepted")
+    claimed_bytes = voxels * stored.get_data_dtype().itemsize
+    if claimed_bytes > _DEFLATE_LIMIT * path.stat().st_size:
+        raise DataError(
+            f"{path}: its header claims {claimed_bytes} bytes {shape}, more than a file of this size can hold"
+        )
     affine = np.asarray(stored.affine, np.float64)
     # The determinant is compared with the voxel size it should be near, because spacing may be given in any unit.
     edges = np.linalg.norm(affine[:3, :3], axis=0)

@@ -130,13 +130,14 @@ def _paint_back_muscles(canvas: Canvas, habitus: Habitus, body: Body) -> None:
 def _paint_spine(canvas: Canvas, habitus: Habitus, body: Body, *, rhythm_mm: float, offset_mm: float) -> None:
     back = canvas.y - np.float32(habitus.spine_mm)
     sideways = np.abs(canvas.x)
+    under_skin = body.depth_mm > _SKIN_MM
     along = np.mod(canvas.z + offset_mm, rhythm_mm)
     spinous = (sideways < 5) & (back > 26) & (back < 52) & (along < 0.55 * rhythm_mm)
     transverse = (np.abs(back - 20) < 5) & (sideways < 42) & (along < 0.3 * rhythm_mm)
-    body.tissue[spinous | transverse] = Tissue.CORTICAL_BONE
+    body.tissue[(spinous | transverse) & under_skin] = Tissue.CORTICAL_BONE
     canal = ((back - 24) / 13) ** 2 + (canvas.x / 15) ** 2
-    body.tissue[canal < 1] = Tissue.CORTICAL_BONE
-    body.tissue[canal < 0.68**2] = Tissue.CSF
+    body.tissue[(canal < 1) & under_skin] = Tissue.CORTICAL_BONE
+    body.tissue[(canal < 0.68**2) & under_skin] = Tissue.CSF
     vertebra = (back / 17) ** 2 + (canvas.x / 23) ** 2
     body.tissue[vertebra < 1] = Tissue.CORTICAL_BONE
     inside = vertebra < 0.88**2

@@ -1,8 +1,9 @@
 """Phantom data sets on disk: NIfTI files in the layout of AMOS22, so that they are read like real data.
 
 Every case is drawn from its own stream, bound to seed, population, protocol, split and index: it stays the same when
-more cases are written, and splits, protocols and populations never share a subject, whatever their seeds. The folder appears all at once:
-cases are written beside it and moved into place, `phantom.json` included.
+more cases are written, and splits, protocols and populations never share a subject. Two sites of one protocol and one
+population need different seeds. The folder appears all at once: cases are written beside it and moved into place,
+`phantom.json` included.
 """
 
 import gzip

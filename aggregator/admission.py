@@ -1,0 +1,127 @@
+"""One exchange with the sites: requests out, unverified Flower messages in, admitted replies back.
+
+Everything that can go wrong with a site (an error reply, silence until the timeout, garbage, a refusal, an answer for
+another stage or round) has the same consequence, a dropout from this stage, and its own word in the log. Flower's error
+replies may carry the SuperLink's node id, so replies are matched by the id of the message that they answer.
+
+Runs at the aggregator. Checks form and binding only; signatures are checked by privacy.secagg.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from privacy.errors import HostileInputError
+from secfed.messages import BadMessage, Refusal, Reply, Request, decode_reply, encode_request
+
+TTL_MARGIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """The outcome of one exchange: who answered, in order of arrival, and why the others dropped out here."""
+
+    answered: tuple[int, ...]
+    lost: dict[int, str]
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+class SiteChannel:
+    """Sends requests over a Flower grid and admits what comes back."""
+
+    def __init__(self, grid: Grid, *, timeout_seconds: float) -> None:
+        self.grid = grid
+        self.timeout_seconds = timeout_seconds
+        self.exchanges = 0
+
+    def connected(self) -> list[int]:
+        """Nodes that Flower sees now."""
+        return sorted(self.grid.get_node_ids())
+
+    def wait_for(self, count: int) -> list[int]:
+        """Connected nodes, once `count` of them are there or the stage timeout has passed."""
+        deadline = time.monotonic() + self.timeout_seconds
+        while len(nodes := self.connected()) < count and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return nodes
+
+    def exchange(
+        self, requests: Mapping[int, Request], *, accept: Callable[[int, Reply], None], max_vector_length: int = 0
+    ) -> Exchange:
+        """Send one request per node and hand each admitted reply to `accept` as it arrives, until the stage timeout.
+
+        `accept` raises HostileInputError for a reply that fails its own checks; the node then counts as dropped. A
+        reply is not kept afterwards, so that memory does not grow with the number of sites.
+        """
+        started = time.perf_counter()
+        self.exchanges += 1
+        sent: dict[str, int] = {}
+        messages, down = [], 0
+        for node, request in requests.items():
+            records = encode_request(request)
+            down += sum(record.count_bytes() for record in records.values())
+            message = Message(
+                records,
+                dst_node_id=node,
+                message_type=request.stage.message_type,
+                group_id=str(request.binding.server_round),
+                ttl=self.timeout_seconds + TTL_MARGIN_SECONDS,
+            )
+            messages.append(message)
+        pushed = list(self.grid.push_messages(messages))
+        for message_id, node in zip(pushed, requests, strict=True):
+            if message_id:
+                sent[message_id] = node
+        answered: list[int] = []
+        lost = {node: "unreachable" for node in set(requests) - set(sent.values())}
+        up = 0
+        for answer in self._arrivals(set(sent)):
+            node = sent.pop(answer.metadata.reply_to_message_id, None)
+            if node is None:
+                continue
+            admitted = self._admit(answer, requests[node], max_vector_length)
+            if isinstance(admitted, str):
+                lost[node] = admitted
+                continue
+            try:
+                accept(node, admitted)
+            except HostileInputError as error:
+                lost[node] = str(error)
+                continue
+            answered.append(node)
+            up += sum(record.count_bytes() for record in answer.content.values())
+        lost.update(dict.fromkeys(sent.values(), "silent"))
+        return Exchange(
+            answered=tuple(answered), lost=lost, seconds=time.perf_counter() - started, bytes_up=up, bytes_down=down
+        )
+
+    def _arrivals(self, waiting: set[str]) -> Iterator[Message]:
+        deadline = time.monotonic() + self.timeout_seconds
+        pause = 0.001
+        while waiting and time.monotonic() <= deadline:
+            arrived = list(self.grid.pull_messages(waiting))
+            for answer in arrived:
+                waiting.discard(answer.metadata.reply_to_message_id)
+                yield answer
+            if not arrived:
+                time.sleep(pause)
+                pause = min(0.2, 2 * pause)
+
+    @staticmethod
+    def _admit(answer: Message, request: Request, max_vector_length: int) -> Reply | str:
+        if answer.has_error():
+            return f"error {answer.error.code}"
+        try:
+            reply = decode_reply(answer.content, max_vector_length=max_vector_length)
+        except BadMessage as error:
+            return f"bad message: {error}"
+        if reply.stage is not request.stage or reply.binding != request.binding:
+            return "answer to another stage, round or session"
+        if isinstance(reply, Refusal):
+            return f"refused: {reply.reason}"
+        return reply

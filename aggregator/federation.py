@@ -1,0 +1,166 @@
+"""A federation from its first round to its last: sessions, rounds, the server's step, checkpoints, the journal.
+
+    new or resumed -> session open -> round -> step -> checkpoint -> journal -> next round ... -> done
+                           ^            |
+                           +-- failed --+    a round that fails is run again with fresh secrets, then in a new session
+
+Runs at the aggregator. A checkpoint is made before the journal names its round, and both before the next round, so a
+kill at any point loses at most the round in progress.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from flwr.serverapp import Grid
+
+from aggregator.admission import SiteChannel
+from aggregator.checkpoint import Checkpoints
+from aggregator.folder import CHECKPOINTS, AggregatorFolder
+from aggregator.server_optimizer import ServerState, step
+from aggregator.summation import Costs, MaskedSummation, PlainSummation, RoundSum, RoundTask, Summation, Uploads
+from privacy.errors import HostileInputError
+from privacy.fixed_point import VectorFormat, decode_sum
+from privacy.secagg.roster import Roster
+from secfed.config import TrainingPlan
+from secfed.errors import RoundAborted
+from secfed.parameters import ParameterLayout
+from secfed.protected_vector import unpack_sum, vector_format
+
+ATTEMPTS_PER_SESSION = 3
+SESSIONS = 2
+
+
+@dataclass(kw_only=True)
+class _Open:
+    """The session in use and the number of its next round; sequence numbers never repeat within a session."""
+
+    summation: Summation
+    sequence: int = 0
+
+
+class Federation:
+    """One job at the aggregator."""
+
+    def __init__(self, grid: Grid, folder: AggregatorFolder) -> None:
+        self.folder = folder
+        self.plan: TrainingPlan = folder.plan()
+        initial, self.layout = folder.initial_model()
+        self.roster: Roster | None = folder.roster() if self.plan.protection.mode == "masked" else None
+        self.sites = folder.site_names()
+        self.slots: VectorFormat = vector_format(self.layout, self.plan, cohort_size=len(self.sites))
+        self.channel = SiteChannel(grid, timeout_seconds=self.plan.federation.stage_timeout_seconds)
+        self.checkpoints = Checkpoints(folder.folder / CHECKPOINTS)
+        self.state = self.checkpoints.load(self.layout) or ServerState.initial(initial, self.layout)
+        self._known: set[int] = set()
+        self._outside: set[int] = set()
+        folder.rewind(completed=self.state.completed)
+
+    def run(self) -> ServerState:
+        """Train to the last round.
+
+        Raises:
+            RoundAborted: a round failed in every attempt; the run can be resumed.
+        """
+        session: _Open | None = None
+        while self.state.completed < self.plan.federation.rounds:
+            session = self._round(session)
+        return self.state
+
+    def _round(self, session: _Open | None) -> _Open:
+        server_round = self.state.completed + 1
+        started = time.perf_counter()
+        costs = Costs()
+        reasons: list[str] = []
+        for attempt in range(ATTEMPTS_PER_SESSION * SESSIONS):
+            try:
+                if session is None or self._somebody_waits(session):
+                    session = self._open(costs)
+                session.sequence += 1
+                task = RoundTask(
+                    server_round=server_round,
+                    sequence=session.sequence,
+                    model=self.state.model,
+                    validate=self._validates(server_round),
+                )
+                found = session.summation.sum_round(task, costs, seen=self._see(server_round))
+                average = unpack_sum(decode_sum(found.total, vector_format=self.slots), slots=self.slots)
+            except (HostileInputError, ValueError) as error:
+                reasons.append(str(error))
+                if session is None or attempt % ATTEMPTS_PER_SESSION == ATTEMPTS_PER_SESSION - 1:
+                    session = None
+                continue
+            self.state = step(self.state, average, federation=self.plan.federation, layout=self.layout)
+            self.checkpoints.save(self.state, self.layout)
+            self._note(found, costs, average.metrics, seconds=time.perf_counter() - started, failed=reasons)
+            return session
+        raise RoundAborted(
+            f"round {server_round} failed {len(reasons)} times, last: {reasons[-1]}. Nothing was unmasked; "
+            "the run can go on with --resume once enough sites answer"
+        )
+
+    def _open(self, costs: Costs) -> _Open:
+        minimum = self.plan.federation.min_cohort
+        if self.roster is not None:
+            summation: Summation = MaskedSummation(
+                self.channel,
+                roster=self.roster,
+                plan=self.plan,
+                layout=self.layout,
+                slots=self.slots,
+                min_cohort=minimum,
+            )
+        else:
+            summation = PlainSummation(
+                self.channel,
+                plan=self.plan,
+                layout=self.layout,
+                slots=self.slots,
+                min_cohort=minimum,
+                names=self.sites,
+            )
+        nodes = self.channel.connected() if self._known else self.channel.wait_for(len(self.sites))
+        self._known.update(nodes)
+        summation.open(nodes, costs)
+        self._outside = set(nodes) - set(summation.names)
+        return _Open(summation=summation)
+
+    def _somebody_waits(self, session: _Open) -> bool:
+        """Whether a connected site is outside the session, other than those that declined to join it."""
+        return bool(set(self.channel.connected()) - set(session.summation.names) - self._outside)
+
+    def _validates(self, server_round: int) -> bool:
+        every = self.plan.federation.validate_every
+        return every > 0 and (server_round % every == 0 or server_round == self.plan.federation.rounds)
+
+    def _see(self, server_round: int) -> Uploads:
+        last = server_round == self.plan.federation.rounds
+
+        def see(site: str, upload: npt.NDArray[np.uint32]) -> None:
+            if last and site == self.sites[0]:
+                counts = np.bincount(upload >> np.uint32(24), minlength=256).tolist()
+                self.folder.show_upload(
+                    site=site, server_round=server_round, protection=self.plan.protection.mode, counts=counts
+                )
+
+        return see
+
+    def _note(
+        self, found: RoundSum, costs: Costs, metrics: object, *, seconds: float, failed: list[str]
+    ) -> None:
+        self.folder.append(
+            {
+                "event": "round",
+                "round": self.state.completed,
+                "survivors": list(found.survivors),
+                "lost": costs.lost,
+                "failed_attempts": failed,
+                "metrics": metrics,
+                "seconds": seconds,
+                "protection_seconds": costs.protection_seconds,
+                "exchanges": costs.exchanges,
+                "bytes_up": costs.bytes_up,
+                "bytes_down": costs.bytes_down,
+            }
+        )

@@ -1,0 +1,90 @@
+"""The Flower ClientApp of a site: wiring only. Each message goes to `clients.participant`; torch is imported in training.
+
+Runs at a site. Where the site's folder is comes from the node's own configuration (`site-folder`), never from a run.
+Flower sends the text of an exception to the server, so none may escape: whatever goes wrong becomes a refusal with one
+of five public words, and the reason is written to the site's own log.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from clients.books import Books
+from clients.participant import Participant
+from clients.site import Site
+from privacy.errors import HostileInputError, RangeError
+from secfed.errors import DataError, PolicyRefusal
+from secfed.messages import (
+    BadMessage,
+    Binding,
+    Refusal,
+    Stage,
+    decode_request,
+    encode_refusal,
+    encode_reply,
+)
+
+MAX_VECTOR_LENGTH = 2**30
+"""Largest model that is parsed at all; the site's policy sets the real limit."""
+
+
+def site_folder_of_node(context: Context) -> Path:
+    """The site folder that this node was started with (`--node-config 'site-folder="..."'`)."""
+    return Path(str(context.node_config["site-folder"]))
+
+
+def create_app(locate: Callable[[Context], Path] = site_folder_of_node) -> ClientApp:
+    """A ClientApp whose nodes find their site folder by `locate`."""
+    app = ClientApp()
+
+    def register(stage: Stage) -> None:
+        def handle(message: Message, context: Context) -> Message:
+            return _handle(message, stage, locate(context))
+
+        if stage is Stage.TRAIN:
+            app.train()(handle)
+        else:
+            app.query(stage.value)(handle)
+
+    for stage in Stage:
+        register(stage)
+    return app
+
+
+def _handle(message: Message, stage: Stage, folder: Path) -> Message:
+    books = Books(folder / "books")
+    binding = Binding(run=bytes(32), session=bytes(32))
+    name = "unknown"
+    try:
+        site = Site(folder)
+        name = site.name
+        request = decode_request(message.content, max_vector_length=MAX_VECTOR_LENGTH)
+        binding = request.binding
+        if request.stage is not stage:
+            raise BadMessage(f"a request for stage {request.stage} came as {stage}")
+        return Message(encode_reply(Participant(site).answer(request)), reply_to=message)
+    except Exception as error:  # noqa: BLE001 - nothing of the reason may travel
+        reason = _public_reason(error)
+        books.log("refused", stage=stage.value, round=binding.server_round, reason=reason, error=repr(error))
+        return Message(
+            encode_refusal(Refusal(stage=stage, binding=binding, site=name, reason=reason)), reply_to=message
+        )
+
+
+def _public_reason(error: Exception) -> str:
+    match error:
+        case PolicyRefusal():
+            return "policy"
+        case RangeError():
+            return "range"
+        case HostileInputError() | BadMessage():
+            return "protocol"
+        case DataError():
+            return "data"
+        case _:
+            return "internal"
+
+
+app = create_app()

@@ -1,0 +1,62 @@
+"""A site's own books: what it notes for itself and never sends. One JSON line per entry, kept in the site's folder.
+
+Runs at a site. The experiment on one machine reads the books of its simulated sites for the report; an aggregator
+cannot. No secret and no voxel is written here.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+TIMINGS = "timings.jsonl"
+LOG = "site.log"
+HISTOGRAM = "update-histogram.json"
+
+
+class Books:
+    """Append-only notes in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def log(self, event: str, **details: Any) -> None:
+        """A line for the site's operators: refusals with their reason, errors with their text."""
+        entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "event": event, **details}
+        self._append(LOG, entry)
+
+    def timing(
+        self,
+        *,
+        server_round: int,
+        training_seconds: float,
+        encoding_seconds: float,
+        masking_seconds: float,
+        samples: int,
+    ) -> None:
+        """How long this site trained, encoded (needed in every mode) and masked."""
+        self._append(
+            TIMINGS,
+            {
+                "round": server_round,
+                "training_seconds": training_seconds,
+                "encoding_seconds": encoding_seconds,
+                "masking_seconds": masking_seconds,
+                "samples": samples,
+            },
+        )
+
+    def histogram(self, encoded: npt.NDArray[np.uint32], *, server_round: int) -> None:
+        """Counts of the top byte of the update BEFORE masking: shown beside what the aggregator saw."""
+        counts = np.bincount(encoded >> np.uint32(24), minlength=256).tolist()
+        path = self.folder / HISTOGRAM
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"round": server_round, "counts": counts}), encoding="utf-8")
+
+    def _append(self, name: str, entry: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,197 @@
+"""A site: its folder, its policy, its keys, its durable protocol state and its prepared cases.
+
+Runs at a site. Everything here is read from the site's own folder; nothing comes from a run configuration. The folder
+must be readable by its owner only: it holds the identity key and, between two messages, the secrets of a round.
+
+    site.toml  identity.key  roster.cbor  anchor.pub  rounding.key  state/  books/
+"""
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clients.books import Books
+from clients.training import TrainingSource
+from privacy import cbor
+from privacy.secagg.client import SecAggClient
+from privacy.secagg.client_state import ClientFloors
+from privacy.secagg.identity import Identity
+from privacy.secagg.roster import Roster, verify_roster
+from secfed.config import PreprocessingConfig, TrainingPlan
+from secfed.data.cases import LABEL_MAPS, Case, Modality
+from secfed.data.preprocessing import PreparedCase, prepare
+from secfed.data.readers import DataSet, read_amos22
+from secfed.errors import ConfigError, PolicyRefusal
+from secfed.parameters import ParameterLayout
+from secfed.provisioning import ANCHOR_FILE, IDENTITY_FILE, ROSTER_FILE, ROUNDING_FILE, write_private
+from secfed.site_config import SiteData, SiteFile, load_site_file
+
+SESSION_FILE = "session.cbor"
+MAX_SESSION_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What a site agreed to when it joined: the run, the plan, the model's layout and how many sites sum at most."""
+
+    run: bytes
+    session: bytes
+    plan: TrainingPlan
+    layout: ParameterLayout
+    max_clients: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCases:
+    """Prepared training and validation cases of one site."""
+
+    sources: tuple[TrainingSource, ...]
+    validation: tuple[PreparedCase, ...]
+
+    @property
+    def examples(self) -> int:
+        """Training cases: the FedAvg weight counts patients' scans, not slices."""
+        return sum(len(source.cases) for source in self.sources)
+
+
+class Site:
+    """One site folder, opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file: SiteFile = load_site_file(folder)
+        self.books = Books(folder / "books")
+        self.state = folder / "state"
+        self.rounding_key = self._read(ROUNDING_FILE)
+
+    @property
+    def name(self) -> str:
+        """The site's name in the roster."""
+        return self.file.name
+
+    def identity(self) -> Identity:
+        """The long-term signing key."""
+        return Identity.from_bytes(self._read(IDENTITY_FILE), name=self.name)
+
+    def roster(self) -> Roster:
+        """The consortium's roster, verified against the anchor in the site's own folder.
+
+        Raises:
+            HostileInputError: forged, expired or malformed.
+            PolicyRefusal: this site is not in it.
+        """
+        roster = verify_roster(self._read(ROSTER_FILE), anchor=self._read(ANCHOR_FILE), now=int(time.time()))
+        if self.name not in roster:
+            raise PolicyRefusal(f"site '{self.name}' is not in the consortium's roster version {roster.version}")
+        return roster
+
+    def floors(self, *, max_vector_length: int) -> ClientFloors:
+        """The policy's limits in the protocol's terms."""
+        return ClientFloors(
+            min_cohort=self.file.policy.min_cohort,
+            min_threshold=self.file.policy.min_threshold,
+            max_vector_length=max_vector_length,
+        )
+
+    def open_session(self, session: Session, client: SecAggClient | None) -> None:
+        """Make a new session durable; it replaces the previous one and its secrets."""
+        self._write_session(
+            {
+                "run": session.run,
+                "session": session.session,
+                "plan": session.plan.model_dump_json(),
+                "layout": session.layout.to_json(),
+                "max_clients": session.max_clients,
+                "client": b"" if client is None else client.to_bytes(),
+            }
+        )
+
+    def session(self, *, run: bytes, session: bytes) -> Session:
+        """The open session; raises PolicyRefusal where the request belongs to another."""
+        record = self._session_record()
+        if record["run"] != run or record["session"] != session:
+            raise PolicyRefusal("the request belongs to a session that this site has not joined")
+        return Session(
+            run=run,
+            session=session,
+            plan=_parse_plan(record["plan"]),
+            layout=_parse_layout(record["layout"]),
+            max_clients=record["max_clients"],
+        )
+
+    def protocol_client(self) -> SecAggClient:
+        """The secure-aggregation state machine as it was left."""
+        record = self._session_record()
+        if not record["client"]:
+            raise PolicyRefusal("this site has no open secure-aggregation session")
+        return SecAggClient.from_bytes(record["client"], identity=self.identity(), roster=self.roster())
+
+    def keep(self, client: SecAggClient) -> None:
+        """Make the state machine durable: called BEFORE its message leaves the site."""
+        self._write_session({**self._session_record(), "client": client.to_bytes()})
+
+    def cases(self, plan: TrainingPlan) -> SiteCases:
+        """The site's prepared cases; preprocessing is cached on disk and the list in memory."""
+        return _site_cases(self.file, plan.preprocessing, plan.task)
+
+    def _session_record(self) -> dict[str, Any]:
+        path = self.state / SESSION_FILE
+        if not path.exists():
+            raise PolicyRefusal("this site has no open session")
+        record = cbor.from_cbor(path.read_bytes(), max_bytes=MAX_SESSION_BYTES)
+        if not isinstance(record, dict):
+            raise ConfigError(f"{path}: damaged; delete it and let the site join again")
+        return record
+
+    def _write_session(self, record: Mapping[str, Any]) -> None:
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(self.state / SESSION_FILE, cbor.to_cbor(dict(record)))
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{self.folder / name}: cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _parse_plan(text: str) -> TrainingPlan:
+    return TrainingPlan.model_validate_json(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _parse_layout(text: str) -> ParameterLayout:
+    return ParameterLayout.from_json(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _site_cases(file: SiteFile, preprocessing: PreprocessingConfig, task: str) -> SiteCases:
+    sources, validation = [], []
+    for data in file.data:
+        data_set = read_site_data(data)
+        sources.append(
+            TrainingSource(
+                site=data.name,
+                cases=prepare_all(data_set, data_set.training, data=data, preprocessing=preprocessing, task=task),
+            )
+        )
+        validation += prepare_all(data_set, data_set.validation, data=data, preprocessing=preprocessing, task=task)
+    return SiteCases(sources=tuple(sources), validation=tuple(validation))
+
+
+def read_site_data(data: SiteData) -> DataSet:
+    """The data set of one `[[data]]` entry; its modality, where given, overrides the reader's rule."""
+    return read_amos22(data.folder, modality=None if data.modality is None else Modality(data.modality))
+
+
+def prepare_all(
+    data_set: DataSet, cases: tuple[Case, ...], *, data: SiteData, preprocessing: PreprocessingConfig, task: str
+) -> tuple[PreparedCase, ...]:
+    """Preprocess cases through the cache."""
+    return tuple(
+        prepare(case, data_set=data_set, label_map=LABEL_MAPS[task], config=preprocessing, cache=data.cache)
+        for case in cases
+    )

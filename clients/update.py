@@ -1,0 +1,63 @@
+"""From trained weights to protected integers: the whole pipeline of a site's update on one page.
+
+    weights - start            delta, per parameter; normalisation statistics apart
+    -> clip                    L2 norm at most clip_norm, so that every entry fits the fixed-point range
+    -> weight, lay out         w * delta, w, metrics: one vector, nothing beside it
+    -> fixed point             signed integers modulo 2^32, stochastic rounding from a keyed stream
+    -> protect                 the caller masks the integers (privacy.secagg.client) or, in plain mode, sends them
+
+Integers are the same whatever the protection, so the model is too. Runs at a site. Clipping here bounds the range; it
+is not differential privacy, because no noise is added.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from privacy.clipping import clip_by_l2_norm
+from privacy.fixed_point import VectorFormat, encode
+from privacy.streams import Keystream, derive_key
+from secfed.config import TrainingPlan
+from secfed.parameters import ParameterLayout
+from secfed.protected_vector import BUFFER_LIMIT, ModelUpdate, pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRound:
+    """What local training hands over: weights of shape (layout.size,) and what may be told about them."""
+
+    start: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+    example_weight: float
+    train_loss: float
+    validation: Mapping[str, float]
+
+
+def encode_update(
+    trained: TrainedRound, *, plan: TrainingPlan, layout: ParameterLayout, slots: VectorFormat, rounding: Keystream
+) -> npt.NDArray[np.uint32]:
+    """Integers of one update, shape (slots.length,).
+
+    Raises:
+        RangeError: a value does not fit its slot; nothing is wrapped and nothing leaves the site.
+    """
+    moved = trained.weights.astype(np.float64) - trained.start
+    clipped = clip_by_l2_norm(moved[: layout.num_parameters], bound=plan.federation.clip_norm)
+    update = ModelUpdate(
+        delta=clipped.values,
+        # A statistic that leaves its range is clamped like the delta is clipped: training may go on, and the integers
+        # stay inside what the range analysis covers.
+        buffer_delta=np.clip(moved[layout.num_parameters :], -BUFFER_LIMIT, BUFFER_LIMIT),
+        weight=trained.example_weight,
+        train_loss=trained.train_loss,
+        validation=trained.validation,
+    )
+    return encode(pack(update, slots=slots), vector_format=slots, rounding=rounding)
+
+
+def rounding_stream(key: bytes, *, plan: TrainingPlan, server_round: int) -> Keystream:
+    """The stream for stochastic rounding: one per site key, plan and round, so that a rerun gives the same integers."""
+    context = {"plan": plan.digest(), "round": server_round}
+    return Keystream(derive_key(key, label="stochastic rounding", context=context))

@@ -1,0 +1,202 @@
+"""What a person sees in the terminal: live progress of a run, and the summary at its end.
+
+Reads callbacks and records; decides nothing. Quiet mode draws nothing, so that --json output stays clean.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+
+from secfed import results
+from secfed.config import RunConfig
+from secfed.experiment.plans import JobSpec
+from secfed.experiment.run import Progress as RunProgress
+from secfed.experiment.scheduler import JobProgress
+from secfed.results import RunRecord
+
+TITLES = {
+    "federated": "Federated",
+    "federated_without_augmentation": "Federated, no augmentation",
+    "centralised": "Centralised",
+}
+
+
+@contextmanager
+def counting_bar(title: str, *, total: int, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar that advances by one per call."""
+    with _progress(quiet=quiet) as bars:
+        task = bars.add_task(title, total=total, note="")
+        yield lambda: bars.advance(task)
+
+
+class RunDisplay:
+    """Live progress of one run; a context manager."""
+
+    def __init__(self, config: RunConfig, *, quiet: bool) -> None:
+        self.config = config
+        self._bars = _progress(quiet=quiet)
+        self._data: TaskID | None = None
+        self._jobs: dict[str, TaskID] = {}
+
+    @property
+    def progress(self) -> RunProgress:
+        """The callbacks that a run reports to."""
+        return RunProgress(
+            data_started=self._data_started,
+            volume_done=self._volume_done,
+            jobs_started=self._jobs_started,
+            job_moved=self._job_moved,
+        )
+
+    def status(self, text: str) -> None:
+        """One line without a bar."""
+        self._bars.console.print(f"[dim]{text}[/]", highlight=False)
+
+    def _data_started(self, volumes: int) -> None:
+        self._data = self._bars.add_task("Data", total=volumes, note="")
+
+    def _volume_done(self, name: str) -> None:
+        if self._data is not None:
+            self._bars.update(self._data, advance=1, note=name)
+
+    def _jobs_started(self, specs: list[JobSpec]) -> None:
+        if self._data is not None:
+            # Cached volumes are not reported one by one.
+            self._bars.update(self._data, completed=self._bars.tasks[self._data].total, note="ready")
+        for spec in specs:
+            self._jobs[spec.model] = self._bars.add_task(
+                TITLES.get(spec.model, spec.model), total=spec.plan.federation.rounds, note="waiting"
+            )
+
+    def _job_moved(self, moved: JobProgress) -> None:
+        self._bars.update(self._jobs[moved.model], completed=moved.rounds, note=_note(moved))
+
+    def __enter__(self) -> "RunDisplay":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The few numbers that answer what a run was for; ratios and gains are None where a reference is missing."""
+
+    record: RunRecord
+    rows: tuple[dict[str, Any], ...]
+    ratio_to_centralised: float | None
+    augmentation_gain_mr: float | None
+    masking_share: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "models": list(self.rows),
+            "ratio_to_centralised": self.ratio_to_centralised,
+            "augmentation_gain_mr": self.augmentation_gain_mr,
+            "masking_share_of_time": self.masking_share,
+            "seconds": self.record.provenance.seconds_total,
+        }
+
+    def print(self, console: Console, *, run_folder: Path, report: Path) -> None:
+        """The table at the end of a run."""
+        table = Table(title=f"{self.record.name}: mean over organs, test patients")
+        table.add_column("model")
+        modalities = self.record.test_modalities()
+        for modality in modalities:
+            table.add_column(f"{modality} Dice", justify="right")
+            table.add_column(f"{modality} HD95 mm", justify="right")
+        table.add_column("mean Dice", justify="right")
+        table.add_column("protection")
+        table.add_column("seconds", justify="right")
+        for row in self.rows:
+            cells = [TITLES.get(row["model"], row["model"])]
+            for modality in modalities:
+                cells += [_number(row[f"dice_{modality}"], 3), _number(row[f"hd95_{modality}"], 1)]
+            table.add_row(*cells, _number(row["dice"], 3), row["protection"], f"{row['seconds']:.0f}")
+        console.print(table)
+        if self.ratio_to_centralised is not None:
+            console.print(
+                f"Federated reaches {100 * self.ratio_to_centralised:.1f} % of centralised training's Dice "
+                "at the same number of passes over the data.",
+                highlight=False,
+            )
+        if self.augmentation_gain_mr is not None:
+            console.print(
+                f"Augmentation moves MRI Dice by {self.augmentation_gain_mr:+.3f} in this federation.", highlight=False
+            )
+        if self.masking_share is not None:
+            console.print(f"Masking took {100 * self.masking_share:.1f} % of the federated job's time.", highlight=False)
+        console.print("No differential privacy in this run: masking hides single updates, the sum is seen.")
+        console.print(f"Run folder: {run_folder}", soft_wrap=True, highlight=False)
+        console.print(f"Report:     {report}", soft_wrap=True, highlight=False)
+
+
+def summary(record: RunRecord) -> Summary:
+    """Read the summary off a record's rows."""
+    rows = []
+    for model in record.models():
+        job = record.job(model)
+        row: dict[str, Any] = {
+            "model": model,
+            "dice": results.overall(record, model),
+            "protection": job.protection if job else "",
+            "seconds": job.seconds if job else 0.0,
+        }
+        for modality in record.test_modalities():
+            for metric in ("dice", "hd95"):
+                found = results.score(record.results, model=model, modality=modality, metric=metric)  # type: ignore[arg-type]
+                row[f"{metric}_{modality}"] = None if found is None else found.mean
+        rows.append(row)
+    federated = record.job("federated")
+    masked = federated is not None and federated.protection != "plain" and federated.seconds > 0
+    return Summary(
+        record=record,
+        rows=tuple(rows),
+        ratio_to_centralised=results.ratio(record),
+        augmentation_gain_mr=results.gain(record, modality="MR"),
+        masking_share=federated.protection_seconds / federated.seconds if federated is not None and masked else None,
+    )
+
+
+def _note(moved: JobProgress) -> str:
+    if moved.tested:
+        return f"testing, {moved.tested} cases"
+    if not moved.rounds:
+        return "starting"
+    loss = moved.metrics.get("train_loss")
+    parts = [] if loss is None else [f"loss {loss:.3f}"]
+    for modality in ("ct", "mr"):
+        dice = moved.metrics.get(f"validation_dice_{modality}")
+        if dice is not None:
+            parts.append(f"val {modality.upper()} {dice:.3f}")
+    return " ".join(parts)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _progress(*, quiet: bool) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=quiet,
+    )

@@ -1,0 +1,190 @@
+"""A run's scans: generate what is configured as phantom, then read and preprocess everything, before any training.
+
+Whatever is wrong with a volume, a label or a modality shows here, as a DataError that names the file. Work is spread
+over processes, one data set each, and every volume is reported as it is done. Nothing here imports torch.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+from secfed.config import DataSource, PreprocessingConfig, RunConfig, SiteConfig
+from secfed.data.cases import LABEL_MAPS, Case, Modality
+from secfed.data.preprocessing import PreparedCase, prepare
+from secfed.data.readers import DataSet, read_amos22
+from secfed.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataTask:
+    """One data set of a run. `modality` is None for a test set that may mix both."""
+
+    name: str
+    source: DataSource
+    folder: Path
+    modality: Modality | None
+    is_test: bool
+
+
+def data_tasks(config: RunConfig, *, run_folder: Path) -> list[DataTask]:
+    """Every data set of the run: sites first, then test sets."""
+    sites = [(site, site.name, Modality(site.modality), False) for site in config.sites]
+    tests = [(test, test.name, None, True) for test in config.test]
+    return [
+        DataTask(
+            name=name,
+            source=source,
+            folder=source.folder if source.folder is not None else run_folder / "data" / name,
+            modality=modality,
+            is_test=is_test,
+        )
+        for source, name, modality, is_test in (*sites, *tests)
+    ]
+
+
+def count_volumes(tasks: list[DataTask]) -> int:
+    """How many volumes will be reported: generated ones twice, once when written and once when preprocessed."""
+    total = 0
+    for task in tasks:
+        if task.source.phantom is not None:
+            total += 2 * (task.source.phantom.train + task.source.phantom.validation + task.source.phantom.test)
+        else:
+            total += len(used_cases(task, read_amos22(task.folder, modality=task.modality)))
+    return total
+
+
+def used_cases(task: DataTask, data_set: DataSet) -> tuple[Case, ...]:
+    """The labelled cases that the run reads: training and validation of a site, everything labelled of a test set.
+
+    Raises:
+        DataError: a site's cases have another modality, or there is nothing to use.
+    """
+    cases = data_set.training + data_set.validation
+    if task.is_test:
+        cases += data_set.test
+    cases = tuple(case for case in cases if case.label is not None)
+    if not cases:
+        raise DataError(f"{task.folder}: '{task.name}' has no labelled cases")
+    return cases
+
+
+def prepare_data(
+    config: RunConfig, *, run_folder: Path, workers: int | None = None, on_volume: Callable[[str], None]
+) -> None:
+    """Generate and preprocess all data sets; `on_volume` is called with each data set's name, once per volume step.
+
+    Raises:
+        DataError: a volume, label or modality cannot be used.
+    """
+    tasks = data_tasks(config, run_folder=run_folder)
+    cache = run_folder / "cache"
+    context = multiprocessing.get_context("spawn")
+    queue: Queue[str | None] = context.Queue()
+    with ProcessPoolExecutor(
+        workers or min(len(tasks), os.cpu_count() or 1), mp_context=context, initializer=_share, initargs=(queue,)
+    ) as pool:
+        jobs = [
+            pool.submit(_prepare_task, task, config.preprocessing, config.task, cache)
+            # Large data sets first, so that the processes end together.
+            for task in sorted(tasks, key=_size, reverse=True)
+        ]
+        for job in jobs:
+            job.add_done_callback(lambda _: queue.put(None))
+        try:
+            for name in _until_done(queue, len(jobs)):
+                on_volume(name)
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def test_cases(config: RunConfig, *, run_folder: Path) -> list[tuple[str, PreparedCase]]:
+    """All prepared test cases with the name of their set, in a fixed order."""
+    found = []
+    for task in data_tasks(config, run_folder=run_folder):
+        if not task.is_test:
+            continue
+        data_set = read_amos22(task.folder, modality=task.modality)
+        for case in used_cases(task, data_set):
+            found.append(
+                (
+                    task.name,
+                    prepare(
+                        case,
+                        data_set=data_set,
+                        label_map=LABEL_MAPS[config.task],
+                        config=config.preprocessing,
+                        cache=run_folder / "cache",
+                    ),
+                )
+            )
+    return found
+
+
+def _size(task: DataTask) -> int:
+    phantom = task.source.phantom
+    return 0 if phantom is None else phantom.train + phantom.validation + phantom.test
+
+
+def _until_done(queue: "Queue[str | None]", tasks: int) -> Iterator[str]:
+    done = 0
+    while done < tasks:
+        name = queue.get()
+        if name is None:
+            done += 1
+        else:
+            yield name
+
+
+_progress: "Queue[str | None] | None" = None
+
+
+def _share(queue: "Queue[str | None]") -> None:
+    global _progress  # noqa: PLW0603 - a process pool hands a queue to its workers in no other way
+    _progress = queue
+
+
+def _report(name: str) -> None:
+    if _progress is not None:
+        _progress.put(name)
+
+
+def _prepare_task(task: DataTask, preprocessing: PreprocessingConfig, label_map: str, cache: Path) -> None:
+    if task.source.phantom is not None:
+        generate(task)
+    data_set = read_amos22(task.folder, modality=task.modality)
+    for case in used_cases(task, data_set):
+        prepare(case, data_set=data_set, label_map=LABEL_MAPS[label_map], config=preprocessing, cache=cache)
+        _report(task.name)
+
+
+def generate(task: DataTask) -> None:
+    """Write a configured phantom data set into the task's folder; a complete one is left as it is."""
+    from secfed.data.phantom.protocol import PROTOCOLS
+    from secfed.data.phantom.writer import write_phantom
+
+    phantom = task.source.phantom
+    if phantom is None:
+        return
+    write_phantom(
+        task.folder,
+        splits={"train": phantom.train, "validation": phantom.validation, "test": phantom.test},
+        modality=task.modality or PROTOCOLS[phantom.protocol].modality,
+        protocol=phantom.protocol,
+        population=phantom.population,
+        seed=phantom.seed,
+        on_case=lambda _: _report(task.name),
+    )
+
+
+def check_site_modality(site: SiteConfig, data_set: DataSet) -> None:
+    """Raise DataError unless every case of a site has the site's modality."""
+    for case in data_set.training + data_set.validation:
+        if case.modality != Modality(site.modality):
+            raise DataError(f"{case.image}: {case.modality} in site '{site.name}', which is configured as {site.modality}")

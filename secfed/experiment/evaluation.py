@@ -1,0 +1,207 @@
+"""Test a job's final model on every test case: Dice and HD95 per organ, and the pictures that the report shows.
+
+The model is the last checkpoint, always; nothing here feeds back into training, so no choice looks at test data.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.checkpoint import Checkpoints
+from aggregator.folder import CHECKPOINTS, AggregatorFolder
+import torch
+
+from clients.evaluation import predict, score_case
+from clients.training import steps_for
+from clients.site import Site
+from secfed.config import RunConfig
+from secfed.data.cases import LABEL_MAPS, LabelMap
+from secfed.data.preprocessing import PreparedCase
+from secfed.engines.job import Job
+from secfed.errors import RunFolderError
+from secfed.experiment.data import test_cases
+from secfed.experiment.job_process import TESTED
+from secfed.experiment.plans import JobSpec
+from secfed.experiment.run_folder import RunFolder
+from secfed.model import build_model, load_flat
+from secfed.parameters import model_digest
+from secfed.results import MEAN, ResultRow
+
+OVERLAYS = "overlays.npz"
+SAMPLES = "samples.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """One organ of one test patient; None where the metric is not defined."""
+
+    test_set: str
+    patient: str
+    modality: str
+    organ: str
+    dice: float | None
+    hd95_mm: float | None
+
+
+def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) -> list[CaseResult]:
+    """Test the job's last checkpoint; writes `overlays.npz` and `samples.json` into the job's folder.
+
+    Raises:
+        RunFolderError: the job has not reached its last round.
+    """
+    _, layout = AggregatorFolder(job.aggregator_folder).initial_model()
+    state = Checkpoints(job.aggregator_folder / CHECKPOINTS).load(layout)
+    if state is None or state.completed < spec.plan.federation.rounds:
+        raise RunFolderError(f"{job.folder}: the job has not reached its last round")
+    labels = LABEL_MAPS[config.task]
+    model = build_model(spec.plan.model, num_classes=labels.num_classes)
+    load_flat(model, state.model, layout)
+    tested = job.folder / TESTED
+    tested.write_text("", encoding="utf-8")
+    results: list[CaseResult] = []
+    overlays: dict[str, dict[str, Any]] = {}
+    for test_set, case in test_cases(config, run_folder=run.path):
+        prediction = predict(
+            model, case, plan=spec.plan, device=torch.device("cpu"), batch_size=config.evaluation.batch_size
+        )
+        for score in score_case(case, prediction, label_map=labels):
+            results.append(
+                CaseResult(
+                    test_set=test_set,
+                    patient=case.patient,
+                    modality=case.modality.value,
+                    organ=score.organ,
+                    dice=_finite(score.dice),
+                    hd95_mm=_finite(score.hd95_mm),
+                )
+            )
+        if case.modality.value not in overlays:
+            overlays[case.modality.value] = _overlay(case, prediction, model=job.model, test_set=test_set, labels=labels)
+        with tested.open("a", encoding="utf-8") as file:
+            file.write(f"{test_set}/{case.patient}\n")
+    save_overlays(job.folder / OVERLAYS, list(overlays.values()))
+    _save_samples(job, spec, digest=model_digest(state.model, layout).hex())
+    return results
+
+
+def rows(spec: JobSpec, results: Iterable[CaseResult], *, seed: int, labels: LabelMap) -> list[ResultRow]:
+    """Means over patients per organ and test modality, and the mean over organs of these means.
+
+    The deviation that stands beside a mean over organs is that of the patients' own means over their organs.
+    """
+    found = list(results)
+    made = []
+    for modality in sorted({result.modality for result in found}):
+        for metric, unit in (("dice", "1"), ("hd95", "mm")):
+            of_modality = [
+                (result.patient + result.test_set, result.organ, result.dice if metric == "dice" else result.hd95_mm)
+                for result in found
+                if result.modality == modality
+            ]
+            means = []
+            for organ in labels.organs:
+                values = [value for _, name, value in of_modality if name == organ and value is not None]
+                means.append(statistics.fmean(values) if values else None)
+                made.append(_row(spec, modality, organ, metric, unit, means[-1], values, seed))
+            defined = [value for value in means if value is not None]
+            patients: dict[str, list[float]] = {}
+            for patient, _, value in of_modality:
+                if value is not None:
+                    patients.setdefault(patient, []).append(value)
+            overall = statistics.fmean(defined) if defined else None
+            per_patient = [statistics.fmean(values) for values in patients.values()]
+            made.append(_row(spec, modality, MEAN, metric, unit, overall, per_patient, seed))
+    return made
+
+
+def _row(
+    spec: JobSpec,
+    modality: str,
+    organ: str,
+    metric: Any,
+    unit: Any,
+    value: float | None,
+    values: list[float],
+    seed: int,
+) -> ResultRow:
+    return ResultRow(
+        model=spec.model,
+        training=spec.training,
+        augmentation=spec.plan.augmentation.method,
+        protection=spec.plan.protection.mode,
+        privacy="off",
+        test_modality=modality,
+        seen=modality in spec.modalities,
+        organ=organ,
+        metric=metric,
+        value=value,
+        unit=unit,
+        n=len(values),
+        seed=seed,
+        patients_std=statistics.stdev(values) if len(values) > 1 else None,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _overlay(
+    case: PreparedCase, prediction: npt.NDArray[np.uint8], *, model: str, test_set: str, labels: LabelMap
+) -> dict[str, Any]:
+    """The axial slice with most structures, and of those the one with most labelled voxels."""
+    reference = np.asarray(case.label)
+    index = max(range(len(reference)), key=lambda z: (len(np.unique(reference[z])), int((reference[z] > 0).sum())))
+    return {
+        "image": np.asarray(case.image[index], np.float32),
+        "reference": reference[index].astype(np.uint8),
+        "prediction": prediction[index].astype(np.uint8),
+        "meta": {
+            "model": model,
+            "patient": case.patient,
+            "modality": case.modality.value,
+            "site_or_set": test_set,
+            "slice_index": index,
+            "spacing_mm": list(case.spacing_mm[1:]),
+            "organs": list(labels.organs),
+        },
+    }
+
+
+def save_overlays(path: Path, overlays: list[dict[str, Any]]) -> None:
+    """Pictures as plain arrays, with their descriptions as JSON bytes."""
+    arrays = {
+        f"{index}_{kind}": overlay[kind]
+        for index, overlay in enumerate(overlays)
+        for kind in ("image", "reference", "prediction")
+    }
+    meta = json.dumps([overlay["meta"] for overlay in overlays]).encode()
+    np.savez_compressed(path, meta=np.frombuffer(meta, np.uint8), **arrays)
+
+
+def load_overlays(path: Path) -> list[dict[str, Any]]:
+    """The inverse of `save_overlays`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        meta = json.loads(arrays["meta"].tobytes())
+        return [
+            {kind: arrays[f"{index}_{kind}"] for kind in ("image", "reference", "prediction")} | {"meta": entry}
+            for index, entry in enumerate(meta)
+        ]
+
+
+def _save_samples(job: Job, spec: JobSpec, *, digest: str) -> None:
+    """How often each data set was seen, so that a reader can check that jobs are compared at equal passes."""
+    seen = {}
+    for folder in job.site_folders:
+        for source in Site(folder).cases(spec.plan).sources:
+            samples = spec.plan.federation.rounds * steps_for(source, spec.plan.training) * spec.plan.training.batch_size
+            slices = sum(case.image.shape[0] for case in source.cases)
+            seen[source.site] = {"samples": samples, "passes": samples / slices}
+    (job.folder / SAMPLES).write_text(json.dumps({"sources": seen, "model_hash": digest}), encoding="utf-8")

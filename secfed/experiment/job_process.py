@@ -1,0 +1,107 @@
+"""One training job in a process of its own: provision, train under an engine, then test the final model.
+
+The parent reads the job's journal for progress and the job's files for results, so nothing is lost when either dies. A
+job whose parent has died stops at once, since a second process must not train in the same folder.
+"""
+
+import json
+import os
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from secfed.config import RunConfig
+from secfed.errors import SecfedError
+
+SCORES = "scores.json"
+FAILURE = "failure.json"
+TESTED = "tested.txt"
+PARENT_POLL_SECONDS = 0.5
+
+EngineName = Literal["in_process", "ray"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrder:
+    """What a job process is told; everything else stands in the run folder."""
+
+    run_folder: Path
+    config: RunConfig
+    model: str
+    engine: EngineName
+    workers: int
+
+
+def execute(order: JobOrder) -> None:
+    """Entry point of the process; exits with the error's code after writing `failure.json`."""
+    _stop_with_parent()
+    from secfed.experiment.run_folder import RunFolder
+
+    folder = RunFolder(order.run_folder).job_folder(order.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILURE).unlink(missing_ok=True)
+    try:
+        _execute(order)
+    except SecfedError as error:
+        _fail(folder, str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the parent shows it; the traceback stands in the file
+        _fail(folder, f"{type(error).__name__}: {error}", 1)
+
+
+def _execute(order: JobOrder) -> None:
+    import torch
+
+    from secfed.experiment.evaluation import evaluate_job
+    from secfed.experiment.plans import job_specs
+    from secfed.experiment.provision import provision_job
+    from secfed.experiment.run_folder import RunFolder
+
+    # One thread per process: sums do not depend on the machine's number of cores, and two OpenMP pools on one core
+    # slow each other down many times.
+    torch.set_num_threads(1)
+    run = RunFolder(order.run_folder)
+    spec = next(spec for spec in job_specs(order.config) if spec.model == order.model)
+    job = provision_job(run, order.config, spec)
+    if order.engine == "ray":
+        from secfed.engines import ray
+
+        ray.run(job)
+    else:
+        from secfed.engines import in_process
+
+        in_process.run(job, workers=order.workers)
+    if not (job.folder / SCORES).exists():
+        scores = evaluate_job(job, spec, order.config, run=run)
+        temporary = job.folder / f".{SCORES}"
+        temporary.write_text(json.dumps([asdict(score) for score in scores]), encoding="utf-8")
+        temporary.replace(job.folder / SCORES)
+
+
+def read_failure(folder: Path) -> dict[str, Any] | None:
+    """What a failed job left: message, exit code and traceback."""
+    path = folder / FAILURE
+    if not path.exists():
+        return None
+    failure = json.loads(path.read_text(encoding="utf-8"))
+    return failure if isinstance(failure, dict) else None
+
+
+def _fail(folder: Path, message: str, code: int) -> None:
+    failure = {"message": message, "exit_code": code, "traceback": traceback.format_exc()}
+    (folder / FAILURE).write_text(json.dumps(failure), encoding="utf-8")
+    # Worker threads of an engine may still wait for messages that will never come.
+    os._exit(code)
+
+
+def _stop_with_parent() -> None:
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

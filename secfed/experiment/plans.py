@@ -1,0 +1,102 @@
+"""From a run's configuration to the training jobs: the federation itself and the references beside it.
+
+References are federations too, so the same code trains them: centralised training is a federation of one site that
+holds every site's data, and draws as many samples from each site's data as that site draws in the federation. Their
+updates travel unprotected to a server in the same process, because there is nobody to hide them from.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from secfed.config import ReferenceName, RunConfig, SiteConfig, TrainingPlan
+
+CENTRALISED_CLIP_NORM = 1000.0
+"""Far above what a whole round moves a model by: the clip bounds the fixed-point range here and is never felt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """A job before it has a folder: participants map a name to the sites whose data it holds."""
+
+    model: str
+    training: Literal["federated", "centralised", "single_site", "single_modality"]
+    plan: TrainingPlan
+    participants: dict[str, tuple[SiteConfig, ...]]
+
+    @property
+    def modalities(self) -> set[str]:
+        """What the model has seen in training."""
+        return {site.modality for sites in self.participants.values() for site in sites}
+
+
+def job_specs(config: RunConfig) -> list[JobSpec]:
+    """The federation first, then the references in the configured order."""
+    plan = config.plan()
+    each = {site.name: (site,) for site in config.sites}
+    specs = [JobSpec(model="federated", training="federated", plan=plan, participants=each)]
+    for reference in config.references:
+        specs += _reference(reference, config, plan)
+    return specs
+
+
+def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) -> list[JobSpec]:
+    each = {site.name: (site,) for site in config.sites}
+    match reference:
+        case "without_augmentation":
+            bare = plan.model_copy(
+                update={"augmentation": plan.augmentation.model_copy(update={"method": "none"})}
+            )
+            return [
+                JobSpec(
+                    model="federated_without_augmentation", training="federated", plan=bare, participants=each
+                )
+            ]
+        case "centralised":
+            everything = {"centralised": config.sites}
+            return [
+                JobSpec(model="centralised", training="centralised", plan=_alone(plan), participants=everything)
+            ]
+        case "single_site":
+            return [
+                JobSpec(
+                    model=f"site:{site.name}",
+                    training="single_site",
+                    plan=_alone(plan),
+                    participants={site.name: (site,)},
+                )
+                for site in config.sites
+            ]
+        case "single_modality":
+            modalities = sorted({site.modality for site in config.sites})
+            return [
+                JobSpec(
+                    model=f"modality:{modality}",
+                    training="single_modality",
+                    plan=_unprotected(plan),
+                    participants={site.name: (site,) for site in config.sites if site.modality == modality},
+                )
+                for modality in modalities
+            ]
+
+
+def _unprotected(plan: TrainingPlan) -> TrainingPlan:
+    return plan.model_copy(
+        update={
+            "protection": plan.protection.model_copy(update={"mode": "plain", "threshold": None}),
+            "federation": plan.federation.model_copy(update={"min_cohort": 1}),
+        }
+    )
+
+
+def _alone(plan: TrainingPlan) -> TrainingPlan:
+    bare = _unprotected(plan)
+    # One participant is plain training: the server hands the model back as it came, and momentum has no meaning.
+    federation = bare.federation.model_copy(
+        update={
+            "server_optimizer": "fedavg",
+            "server_learning_rate": 1.0,
+            "server_momentum": 0.0,
+            "clip_norm": CENTRALISED_CLIP_NORM,
+        }
+    )
+    return bare.model_copy(update={"federation": federation})

@@ -1,0 +1,64 @@
+"""A job's folder before its first round: site folders with keys and policy, the aggregator's plan, roster and model.
+
+Runs on the experimenter's machine, which plays every party. What is made here once is never made again: a resumed job
+keeps its identities and its initial model.
+"""
+
+import json
+from pathlib import Path
+
+from aggregator.folder import INITIAL, PLAN, SITES
+from secfed.config import RunConfig, SiteConfig
+from secfed.data.cases import LABEL_MAPS
+from secfed.engines.job import Job
+from secfed.experiment.plans import JobSpec
+from secfed.experiment.run_folder import RunFolder
+from secfed.model import flatten, initial_model, layout_of
+from secfed.parameters import save_vector
+from secfed.provisioning import provision_simulation
+from secfed.site_config import SiteData, SiteFile, SitePolicy
+
+READY = "ready.json"
+
+
+def data_folder(run: RunFolder, source: SiteConfig) -> Path:
+    """Where a site's scans are: its own folder, or the generated one inside the run folder."""
+    return source.folder if source.folder is not None else run.path / "data" / source.name
+
+
+def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
+    """Make the job's folder ready, or find it ready."""
+    job = Job(
+        model=spec.model,
+        folder=run.job_folder(spec.model),
+        plan=spec.plan,
+        site_names=tuple(spec.participants),
+    )
+    ready = job.folder / READY
+    if ready.exists():
+        return job
+    job.aggregator_folder.mkdir(parents=True, exist_ok=True)
+    sites = {}
+    for name, folder in zip(job.site_names, job.site_folders, strict=True):
+        sites[folder] = SiteFile(
+            name=name,
+            data=tuple(
+                SiteData(
+                    name=source.name,
+                    folder=data_folder(run, source).resolve(),
+                    cache=(run.path / "cache").resolve(),
+                    modality=source.modality,
+                )
+                for source in spec.participants[name]
+            ),
+            policy=SitePolicy(protection=(spec.plan.protection.mode,), min_cohort=spec.plan.federation.min_cohort),
+        )
+    provision_simulation(seed=config.seed, sites=sites, aggregator_folder=job.aggregator_folder)
+    (job.aggregator_folder / PLAN).write_text(spec.plan.model_dump_json(indent=1), encoding="utf-8")
+    (job.aggregator_folder / SITES).write_text(json.dumps(sorted(job.site_names)), encoding="utf-8")
+    model = initial_model(spec.plan.model, LABEL_MAPS[spec.plan.task].num_classes, config.seed)
+    save_vector(
+        job.aggregator_folder / INITIAL, flatten(model), layout_of(model), metadata={"seed": str(config.seed)}
+    )
+    ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
+    return job

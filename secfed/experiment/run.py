@@ -1,0 +1,176 @@
+"""A whole run, top to bottom: claim the folder, make the data ready, train the jobs, collect, write the results.
+
+Every step finds what an earlier attempt finished, so a run that was killed anywhere goes on where it stopped.
+"""
+
+import datetime
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aggregator.folder import JOURNAL, VIEW, read_journal
+from clients.books import HISTOGRAM, TIMINGS
+from secfed.config import RunConfig
+from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
+from secfed.experiment.data import count_volumes, data_tasks, prepare_data
+from secfed.experiment.job_process import SCORES, EngineName, JobOrder
+from secfed.experiment.plans import JobSpec, job_specs
+from secfed.experiment.run_folder import RunFolder
+from secfed.experiment.scheduler import JobProgress, run_jobs
+from secfed.provenance import check_single_root, code_digest, platform_line, versions
+from secfed.results import CurvePoint, JobRecord, Provenance, RunRecord
+
+STARTED = "started.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Callbacks for whoever watches: totals first, then steps."""
+
+    data_started: Callable[[int], None]
+    volume_done: Callable[[str], None]
+    jobs_started: Callable[[list[JobSpec]], None]
+    job_moved: Callable[[JobProgress], None]
+
+
+def run_experiment(
+    config: RunConfig, *, out: Path, engine: EngineName, resume: bool, cores: int | None, progress: Progress
+) -> RunRecord:
+    """Run everything that `config` asks for into the folder `out` and return what was written to its `run.json`.
+
+    Raises:
+        SecfedError: any of its kinds; nothing of another run is overwritten, and the folder can be resumed.
+    """
+    check_single_root()
+    with RunFolder(out) as run:
+        run.claim(config, resume=resume)
+        if run.complete:
+            return RunRecord.load(out)
+        started = _remember_start(out)
+        clock = time.monotonic()
+        progress.data_started(count_volumes(data_tasks(config, run_folder=out)))
+        prepare_data(config, run_folder=out, workers=cores, on_volume=progress.volume_done)
+        specs = job_specs(config)
+        progress.jobs_started(specs)
+        orders = [
+            JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1) for spec in specs
+        ]
+        run_jobs(orders, cores=cores, on_progress=progress.job_moved)
+        record = collect(
+            run, config, specs, started=started, seconds=time.monotonic() - clock
+        )
+        record.save(out)
+        return record
+
+
+def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started: str, seconds: float) -> RunRecord:
+    """Read the finished jobs' files into one record; copies the federated model and the figures' data."""
+    from secfed.data.cases import LABEL_MAPS
+    from secfed.experiment.evaluation import CaseResult, rows
+
+    results, jobs, curves = [], [], []
+    for spec in specs:
+        folder = run.job_folder(spec.model)
+        scores = [CaseResult(**entry) for entry in json.loads((folder / SCORES).read_text(encoding="utf-8"))]
+        results += rows(spec, scores, seed=config.seed, labels=LABEL_MAPS[config.task])
+        entries = read_journal(folder / AGGREGATOR_FOLDER / JOURNAL)
+        jobs.append(_job_record(spec, folder, entries))
+        curves += _curves(spec.model, entries)
+    _copy_outputs(run, specs)
+    return RunRecord(
+        name=config.name,
+        provenance=Provenance(
+            config_digest=config.run_digest(),
+            code_digest=code_digest(),
+            seed=config.seed,
+            versions=versions(),
+            device="cpu",
+            python=platform_line(),
+            started=started,
+            seconds_total=round(seconds, 1),
+        ),
+        jobs=tuple(jobs),
+        results=tuple(results),
+        curves=tuple(curves),
+    )
+
+
+def _job_record(spec: JobSpec, folder: Path, entries: list[dict[str, Any]]) -> JobRecord:
+    rounds = [entry for entry in entries if entry["event"] == "round"]
+    timings = {
+        (site.name, entry["round"]): entry
+        for site in (folder / SITES_FOLDER).iterdir()
+        for entry in read_journal(site / "books" / TIMINGS)
+    }
+    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    protection = sum(entry["protection_seconds"] for entry in entries)
+    return JobRecord(
+        model=spec.model,
+        training=spec.training,
+        augmentation=spec.plan.augmentation.method,
+        protection=spec.plan.protection.mode,
+        rounds=len(rounds),
+        seconds=sum(entry["seconds"] for entry in entries),
+        training_seconds=sum(entry["training_seconds"] for entry in timings.values()),
+        protection_seconds=protection + sum(entry["masking_seconds"] for entry in timings.values()),
+        exchanges=sum(entry["exchanges"] for entry in entries),
+        bytes_up=sum(entry["bytes_up"] for entry in entries),
+        bytes_down=sum(entry["bytes_down"] for entry in entries),
+        samples_seen={name: seen["samples"] for name, seen in samples["sources"].items()},
+        passes={name: seen["passes"] for name, seen in samples["sources"].items()},
+        model_hash=samples["model_hash"],
+        survivors_min=min((len(entry["survivors"]) for entry in rounds), default=None),
+    )
+
+
+def _curves(model: str, entries: list[dict[str, Any]]) -> list[CurvePoint]:
+    points = []
+    for entry in entries:
+        for name, value in entry.get("metrics", {}).items():
+            metric, _, modality = name.rpartition("_") if name.startswith("validation_dice") else (name, "", "all")
+            if metric in ("train_loss", "validation_dice"):
+                points.append(
+                    CurvePoint(
+                        model=model,
+                        round=entry["round"],
+                        metric="train_loss" if metric == "train_loss" else "validation_dice",
+                        modality=modality.upper() if modality != "all" else "all",
+                        value=value,
+                    )
+                )
+    return points
+
+
+def _copy_outputs(run: RunFolder, specs: list[JobSpec]) -> None:
+    from secfed.experiment.evaluation import OVERLAYS, load_overlays, save_overlays
+
+    figures = run.path / "figures"
+    figures.mkdir(exist_ok=True)
+    overlays = []
+    for spec in specs:
+        overlays += load_overlays(run.job_folder(spec.model) / OVERLAYS)
+    save_overlays(figures / OVERLAYS, overlays)
+    federated = run.job_folder("federated")
+    checkpoints = federated / AGGREGATOR_FOLDER / "checkpoints"
+    completed = json.loads((checkpoints / "latest.json").read_text(encoding="utf-8"))["completed"]
+    shutil.copyfile(checkpoints / f"round-{completed:06d}.safetensors", run.path / "model.safetensors")
+    view_file = federated / AGGREGATOR_FOLDER / VIEW
+    if view_file.exists():
+        view = json.loads(view_file.read_text(encoding="utf-8"))
+        own = federated / SITES_FOLDER / view["site"] / "books" / HISTOGRAM
+        # The second histogram is the site's own knowledge; on one machine the report may show both.
+        view["plain_counts"] = json.loads(own.read_text(encoding="utf-8"))["counts"] if own.exists() else None
+        (figures / "aggregator_view.json").write_text(json.dumps(view), encoding="utf-8")
+
+
+def _remember_start(out: Path) -> str:
+    """When the run was first started; a resumed run keeps it."""
+    path = out / STARTED
+    if not path.exists():
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        path.write_text(json.dumps({"started": now}), encoding="utf-8")
+    return str(json.loads(path.read_text(encoding="utf-8"))["started"])

@@ -1,0 +1,104 @@
+"""The run folder: one configuration, one folder, one writer at a time.
+
+    config.toml        the resolved configuration, every default written out
+    run.json           results and provenance, written last: a folder that has it is complete
+    model.safetensors  the federated model
+    report.html        the page
+    data/  cache/      generated scans, preprocessed volumes
+    jobs/MODEL/        one training job: aggregator/ (checkpoints, journal) and sites/NAME/ (keys, state, books)
+    figures/           what the report draws
+
+A folder belongs to the configuration that it was made with. Another configuration is refused, and nothing is
+overwritten; the same configuration goes on only where the caller asked to resume.
+"""
+
+import fcntl
+import os
+import tomllib
+from pathlib import Path
+from types import TracebackType
+
+import tomli_w
+
+from secfed.config import RunConfig, parse_run_config
+from secfed.errors import ConfigError, RunFolderError
+from secfed.results import FILE_NAME as RUN_JSON
+
+CONFIG = "config.toml"
+LOCK = ".lock"
+
+
+class RunFolder:
+    """An opened run folder; a context manager that holds its lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has ended and written its results."""
+        return (self.path / RUN_JSON).exists()
+
+    def job_folder(self, model: str) -> Path:
+        """The folder of one training job; "site:ct-a" becomes `site-ct-a`."""
+        return self.path / "jobs" / model.replace(":", "-").lower()
+
+    def claim(self, config: RunConfig, *, resume: bool) -> None:
+        """Take the folder for `config`: create it, or check that it is the same run and may go on.
+
+        Raises:
+            RunFolderError: the folder holds something else, belongs to another configuration, is complete, or is not
+                to be resumed; nothing is changed then.
+        """
+        existing = self.path / CONFIG
+        if existing.exists():
+            if load_resolved_config(existing).run_digest() != config.run_digest():
+                raise RunFolderError(
+                    f"{self.path}: belongs to another configuration (see its {CONFIG}); choose another --out"
+                )
+            if not resume:
+                state = "holds a finished run" if self.complete else "holds an unfinished run of this configuration"
+                raise RunFolderError(f"{self.path}: {state}; add --resume to go on with it, or choose another --out")
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunFolderError(f"{self.path}: exists and is no run folder; choose another --out")
+        elif resume:
+            raise RunFolderError(f"{self.path}: nothing to resume here; leave --resume out to start a new run")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if not existing.exists():
+            temporary = self.path / f".{CONFIG}"
+            temporary.write_text(resolved_toml(config), encoding="utf-8")
+            temporary.replace(existing)
+
+    def _take_lock(self) -> None:
+        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise RunFolderError(f"{self.path}: another process is working in this run folder") from None
+        self._lock = descriptor
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def resolved_toml(config: RunConfig) -> str:
+    """The configuration as TOML with every default written out; reading it back gives the same configuration."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def load_resolved_config(path: Path) -> RunConfig:
+    """Read the `config.toml` of a run folder; raises RunFolderError where it is damaged."""
+    try:
+        return parse_run_config(tomllib.loads(path.read_text(encoding="utf-8")), origin=str(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
+        raise RunFolderError(f"{path}: the run folder's configuration cannot be read: {error}") from error

@@ -1,0 +1,110 @@
+"""What one site hands to the sum: everything that may leave it, in one vector with fixed slots.
+
+    [ w * delta | w * buffer delta | w | w * training loss | validation sums and counts per modality ]
+
+The vector is what protection hides: the aggregator learns the sum over sites and nothing else, so example counts and
+metrics stand here and never in a message header. `w = f(min(n, cap)) / f(cap)` lies in (0, 1].
+
+Runs at both sides: sites pack, the aggregator unpacks the decoded SUM. Does not protect by itself (privacy.secagg does).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from privacy.fixed_point import Segment, VectorFormat
+from secfed.config import FederationConfig, TrainingPlan
+from secfed.parameters import ParameterLayout
+
+BUFFER_LIMIT = 8192.0
+"""Largest move of a normalisation statistic in one round; with 32 bits and 100 sites its quantum is 4e-4."""
+
+METRIC_LIMITS: Mapping[str, float] = {
+    "train_loss": 64.0,
+    "validation_dice_ct": 1024.0,
+    "validation_cases_ct": 1024.0,
+    "validation_dice_mr": 1024.0,
+    "validation_cases_mr": 1024.0,
+}
+"""Name and largest absolute value of every metric that may travel. Dice sums and case counts are bounded by the cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelUpdate:
+    """A site's contribution before weighting; `delta` has shape (num_parameters,), already clipped."""
+
+    delta: npt.NDArray[np.floating]
+    buffer_delta: npt.NDArray[np.floating]
+    weight: float
+    train_loss: float
+    validation: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortAverage:
+    """The weighted mean over the survivors; all that the aggregator ever learns about a round."""
+
+    delta: npt.NDArray[np.float64]
+    buffer_delta: npt.NDArray[np.float64]
+    total_weight: float
+    metrics: Mapping[str, float]
+
+
+def example_weight(examples: int, federation: FederationConfig) -> float:
+    """FedAvg weight in (0, 1]; raises ValueError for a site without examples."""
+    if examples < 1:
+        raise ValueError(f"examples must be at least 1, got {examples}")
+    capped = min(examples, federation.example_cap)
+    if federation.weighting == "uniform":
+        return 1.0
+    ratio = capped / federation.example_cap
+    return math.sqrt(ratio) if federation.weighting == "sqrt_examples" else ratio
+
+
+def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: int) -> VectorFormat:
+    """Slots and ranges of the vector for a cohort of at most `cohort_size` sites."""
+    segments = [Segment(name="delta", length=layout.num_parameters, max_abs=plan.federation.clip_norm)]
+    if layout.num_buffers:
+        segments.append(Segment(name="buffers", length=layout.num_buffers, max_abs=BUFFER_LIMIT))
+    segments.append(Segment(name="weight", length=1, max_abs=1.0))
+    segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
+    return VectorFormat(segments=tuple(segments), max_clients=cohort_size)
+
+
+def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]:
+    """Weight an update and lay it out; shape (slots.length,). Losses are clamped to their limit, not refused."""
+    values = np.zeros(slots.length, np.float64)
+    np.multiply(update.delta, update.weight, out=values[slots.slice_of("delta")])
+    if update.buffer_delta.size:
+        values[slots.slice_of("buffers")] = update.weight * update.buffer_delta
+    values[slots.slice_of("weight")] = update.weight
+    loss = min(update.train_loss, METRIC_LIMITS["train_loss"])
+    values[slots.slice_of("train_loss")] = update.weight * loss
+    for name, value in update.validation.items():
+        values[slots.slice_of(name)] = value
+    return values
+
+
+def unpack_sum(values: npt.NDArray[np.float64], *, slots: VectorFormat) -> CohortAverage:
+    """Read the decoded sum back as weighted means.
+
+    Raises:
+        ValueError: the total weight is not positive, so the sum cannot come from honest sites.
+    """
+    total = float(values[slots.slice_of("weight")][0])
+    if not total > 0.0:
+        raise ValueError(f"the summed weight is {total}, but every honest site adds a positive weight")
+    metrics = {"train_loss": float(values[slots.slice_of("train_loss")][0]) / total}
+    for modality in ("ct", "mr"):
+        cases = float(values[slots.slice_of(f"validation_cases_{modality}")][0])
+        if cases > 0.5:
+            dice = float(values[slots.slice_of(f"validation_dice_{modality}")][0])
+            metrics[f"validation_dice_{modality}"] = dice / cases
+    has_buffers = any(segment.name == "buffers" for segment in slots.segments)
+    buffers = values[slots.slice_of("buffers")] / total if has_buffers else np.zeros(0)
+    return CohortAverage(
+        delta=values[slots.slice_of("delta")] / total, buffer_delta=buffers, total_weight=total, metrics=metrics
+    )

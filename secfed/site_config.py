@@ -1,0 +1,86 @@
+"""A site's own file, `site.toml`: its name, its data and what it allows. No run configuration can change it.
+
+Runs at the site only. The stricter of policy and plan wins; what the policy does not allow is refused.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from secfed.config import ModalityName, PositiveInt, SiteName, Table, TrainingPlan, describe_validation_error
+from secfed.errors import ConfigError, PolicyRefusal
+
+SITE_FILE = "site.toml"
+
+
+class SitePolicy(Table):
+    """What this site accepts. The defaults are for a masked run of several hospitals."""
+
+    protection: tuple[Literal["plain", "masked"], ...] = ("masked",)
+    min_cohort: PositiveInt = 3
+    min_threshold: PositiveInt | None = None
+    max_parameters: PositiveInt = 200_000_000
+    max_rounds: PositiveInt = 10_000
+
+    def check_plan(self, plan: TrainingPlan, *, num_parameters: int) -> None:
+        """Raise PolicyRefusal, naming the rule, for a plan that this site does not take part in."""
+        if plan.protection.mode not in self.protection:
+            raise PolicyRefusal(
+                f"the run asks for protection = '{plan.protection.mode}', "
+                f"but this site's policy allows only {list(self.protection)}"
+            )
+        if num_parameters > self.max_parameters:
+            raise PolicyRefusal(
+                f"the model has {num_parameters} parameters, but this site's policy allows {self.max_parameters}"
+            )
+        if plan.federation.rounds > self.max_rounds:
+            raise PolicyRefusal(
+                f"the run asks for {plan.federation.rounds} rounds, but this site's policy allows {self.max_rounds}"
+            )
+
+    def check_cohort(self, size: int) -> None:
+        """Raise PolicyRefusal for a cohort smaller than this site accepts."""
+        if size < self.min_cohort:
+            raise PolicyRefusal(f"a cohort of {size} sites is below this site's min_cohort = {self.min_cohort}")
+
+
+class SiteData(Table):
+    """One data set at the site: a folder in AMOS22 layout and the cache for its preprocessed volumes."""
+
+    name: SiteName
+    folder: Path
+    cache: Path
+    modality: ModalityName | None = None
+
+
+class SiteFile(Table):
+    """The whole of `site.toml`. Several data sets are for the centralised and single-modality references."""
+
+    name: SiteName
+    data: Annotated[tuple[SiteData, ...], Field(min_length=1)]
+    policy: SitePolicy = SitePolicy()
+
+
+def load_site_file(folder: Path) -> SiteFile:
+    """Read `site.toml` of a site folder; raises ConfigError that names the file and the key."""
+    path = folder / SITE_FILE
+    try:
+        return SiteFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file: a site folder holds a {SITE_FILE}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(describe_validation_error(error, SiteFile, origin=str(path))) from None
+
+
+def save_site_file(folder: Path, site: SiteFile) -> None:
+    """Write `site.toml` atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{SITE_FILE}.{os.getpid()}"
+    temporary.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    temporary.replace(folder / SITE_FILE)

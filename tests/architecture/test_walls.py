@@ -1,0 +1,93 @@
+"""The walls between trust domains, at run time: what a fresh process has in memory after it imported one side."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def modules_after(statement: str) -> set[str]:
+    program = f"{statement}; import sys, json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def aggregator_modules() -> set[str]:
+    return modules_after("import aggregator.app")
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "clients",
+        "privacy.secagg.client",
+        "privacy.secagg.client_state",
+        "privacy.secagg.identity",
+        "secfed.data",
+        "secfed.augmentation",
+        "secfed.model",
+        "secfed.provisioning",
+        "secfed.site_config",
+        "torch",
+        "monai",
+        "nibabel",
+    ],
+)
+def test_aggregator_process_holds_no_key_no_client_role_and_no_site_data(
+    aggregator_modules: set[str], forbidden: str
+) -> None:
+    assert "aggregator.federation" in aggregator_modules
+    assert not {name for name in aggregator_modules if name == forbidden or name.startswith(f"{forbidden}.")}
+
+
+def test_client_process_never_loads_the_aggregator() -> None:
+    loaded = modules_after("import clients.app, clients.training, clients.evaluation")
+    assert "clients.participant" in loaded
+    assert not {name for name in loaded if name.split(".")[0] == "aggregator"}
+
+
+def test_client_app_starts_without_torch() -> None:
+    """A Flower process starts per message, and importing torch costs more than a second."""
+    assert "torch" not in modules_after("import clients.app")
+
+
+def test_every_privacy_module_loads_without_ours_flower_monai_or_torch() -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "privacy").rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    assert len(names) > 10
+    loaded = modules_after("import " + ", ".join(names))
+    roots = {name.split(".")[0] for name in loaded}
+    assert "privacy" in roots
+    assert not roots & {"secfed", "clients", "aggregator", "flwr", "monai", "torch"}
+
+
+@pytest.mark.parametrize("package", ["privacy", "privacy/secagg", "clients", "aggregator"])
+def test_package_init_holds_a_docstring_only(package: str) -> None:
+    tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
+    assert len(tree.body) == 1
+    assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("package", ["privacy", "clients", "aggregator", "secfed"])
+def test_no_module_draws_security_randomness_from_a_weak_source(package: str) -> None:
+    """`random` is never imported; numpy and torch draw only from generators that are passed in."""
+    found = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import) and any(alias.name == "random" for alias in node.names):
+                found.append(f"{path.name}: import random")
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("np.random.", "torch.rand")):
+                allowed = {"np.random.Generator", "np.random.default_rng", "np.random.SeedSequence"}
+                text = ast.unparse(node)
+                if package == "privacy" or not (text in allowed or text.startswith("torch.rand")):
+                    found.append(f"{path.name}: {text}")
+    assert not found
