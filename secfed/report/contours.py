@@ -18,9 +18,11 @@ def outlines(mask: NDArray[np.bool_]) -> list[list[Point]]:
     """
     steps = _boundary_steps(mask)
     polygons: list[list[Point]] = []
-    while steps:
+    for start in sorted(steps):
         # The leftmost, topmost corner left is a corner of one polygon only, so coming back to it closes that polygon.
-        start = point = min(steps)
+        if start not in steps:
+            continue
+        point = start
         heading = (0, 0)
         polygon: list[Point] = []
         while not polygon or point != start:

@@ -58,14 +58,14 @@ tr > :first-child { position: sticky; left: 0; z-index: 1; background: var(--pap
 .scores { min-width: 100%; }
 .scores td { white-space: nowrap; }
 .scores th[scope="row"] { min-width: 10.5rem; }
-.scores small { display: inline-block; margin-left: .35rem; color: var(--ink-soft); font-size: .8em; font-weight: 400; }
+.scores small { display: inline-block; margin-left: .5rem; color: var(--ink-soft); font-size: .8em; font-weight: 400; }
 .scores tr.group th { padding-top: 1.4rem; border-bottom: 1px solid var(--ink-soft); font-weight: 400;
   color: var(--ink-soft); }
 .scores tr.group b { color: var(--ink); }
 .scores span.group { position: sticky; left: .7rem; }
 .scores tr.mean > *, .scores tr.relative > * { background: var(--accent-soft); }
 .scores tr.mean > * { font-weight: 600; border-top: 1px solid var(--ink-soft); }
-.scores tr.relative > * { font-size: .9rem; }
+.scores tr.relative > * { font-size: .96em; }
 .scores tbody tr:not(.group):hover > * { background: var(--surface); }
 .scores th.run { text-align: left; border-bottom-width: 1px; padding-left: 1.4rem; }
 .scores .edge, .scores th.run + th.run { border-left: 2px solid var(--rule); padding-left: 1rem; }
@@ -130,7 +130,7 @@ li { margin-bottom: .4rem; max-width: 46rem; }
   .scroll { overflow: visible; }
   tr > :first-child { position: static; }
   table { font-size: 8.5pt; }
-  section { break-inside: auto; }
+  .overlays, .plots, .plots.pair { grid-template-columns: 1fr 1fr; }
   figure, .card, tr, dd { break-inside: avoid; }
   h2, h3, dt { break-after: avoid; }
 }

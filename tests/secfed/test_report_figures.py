@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 import zlib
 
 import numpy as np
@@ -170,3 +171,13 @@ def test_chi_square_accepts_uniform_bytes_and_rejects_slightly_uneven_ones() -> 
     assert 0.4 < np.mean(probs) < 0.6
     assert min(probs) > 1e-4
     assert chi_square_prob(noise.multinomial(1_000_000, uneven).tolist()) < 1e-4
+
+
+def test_a_large_noisy_mask_is_outlined_quickly() -> None:
+    mask = np.random.default_rng(4).random((256, 256)) < 0.3
+    started = time.perf_counter()
+    polygons = outlines(mask)
+    # Searching all corners anew for each of the thousands of polygons would take far longer.
+    assert time.perf_counter() - started < 5
+    assert len(polygons) > 5000
+    np.testing.assert_array_equal(filled(polygons, mask.shape), mask)
