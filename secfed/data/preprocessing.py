@@ -195,18 +195,25 @@ def _classes(path: Path, volume: NiftiVolume, data_set: DataSet, label_map: Labe
     shift = np.linalg.norm((corners @ (label.affine - volume.affine).T)[:, :3], axis=1).max()
     if shift > _SAME_PLACE_VOXELS * min(volume.spacing_mm):
         raise DataError(f"{path}: the label lies up to {shift:.3g} mm away from its image")
-    values = label.voxels.astype(np.int64)
+    known = {0, *data_set.label_ids}
+    lowest, highest = float(label.voxels.min()), float(label.voxels.max())
+    if lowest < 0 or highest > max(known):
+        raise _unknown_label(path, lowest if lowest < 0 else highest)
+    values = label.voxels.astype(np.int32)
     if (values != label.voxels).any():
         raise DataError(f"{path}: holds label values that are not whole numbers")
-    known = {0, *data_set.label_ids}
-    unknown = [int(value) for value in np.unique(values) if int(value) not in known]
+    unknown = set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - known
     if unknown:
-        raise DataError(f"{path}: holds the label value {unknown[0]}, which is not among those of dataset.json")
+        raise _unknown_label(path, min(unknown))
     table = np.zeros(max(known) + 1, np.uint8)
     for value, organ in data_set.label_ids.items():
         if organ in label_map.organs:
             table[value] = label_map.index(organ)
     return table[values]
+
+
+def _unknown_label(path: Path, value: float) -> DataError:
+    return DataError(f"{path}: holds the label value {value:g}, which is not among those of dataset.json")
 
 
 def _resample(voxels: NDArray[Voxel], spacing_mm: Spacing, new_spacing_mm: Spacing, *, order: int) -> NDArray[Voxel]:

@@ -6,6 +6,7 @@ other layouts. A reader opens dataset.json alone: volumes are opened and checked
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,9 @@ from secfed.errors import DataError
 # AMOS22: ids up to 500 are CT, above are MRI.
 _LAST_CT_ID = 500
 _AMOS_NAME = re.compile(r"amos_(\d+)(_\d{4})?")
+
+# Label volumes hold at most 16 bits per voxel.
+_LARGEST_LABEL_DIGITS, _LARGEST_LABEL = 5, 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ def read_amos22(folder: Path, *, modality: Modality | None = None) -> DataSet:
 
     Raises:
         DataError: dataset.json is missing, unreadable or incomplete, names a file that does not exist or that lies
-            outside the folder, or the modality of a case cannot be told.
+            outside the folder or one image twice, or the modality of a case cannot be told.
     """
     path = folder / "dataset.json"
     content = _read_json(path)
@@ -73,8 +77,12 @@ def read_amos22(folder: Path, *, modality: Modality | None = None) -> DataSet:
         test=cases("test"),
         label_ids=_label_ids(path, content.get("labels")),
     )
-    if not (data_set.training or data_set.validation or data_set.test):
+    images = [case.image for case in (*data_set.training, *data_set.validation, *data_set.test)]
+    if not images:
         raise DataError(f"{path}: names no case under 'training', 'validation' or 'test'")
+    twice = [image for image, count in Counter(images).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: names {twice[0].name} more than once; a test on training data would say nothing")
     return data_set
 
 
@@ -95,8 +103,11 @@ def _label_ids(path: Path, labels: object) -> dict[int, str]:
         raise DataError(f'{path}: \'labels\' must map label values to organs, such as {{"6": "liver"}}')
     ids = {}
     for number, spelling in labels.items():
-        if not number.isdecimal() or not number.isascii() or not isinstance(spelling, str):
-            raise DataError(f"{path}: labels[{number!r}] = {spelling!r}: a label value maps to the name of an organ")
+        whole = number.isascii() and number.isdecimal() and len(number) <= _LARGEST_LABEL_DIGITS
+        if not whole or int(number) > _LARGEST_LABEL or not isinstance(spelling, str):
+            raise DataError(
+                f"{path}: labels[{number!r}] = {spelling!r}: values from 0 to {_LARGEST_LABEL} map to organs"
+            )
         ids[int(number)] = organ_named(spelling)
     return ids
 
