@@ -257,7 +257,7 @@ def _digest(path: Path) -> str:
 
 
 def _to_cache(entry: Path, image: NDArray[np.float32], label: NDArray[np.uint8] | None) -> None:
-    """Write an entry beside its place and move it there; another process may have been faster with the same content."""
+    """Write an entry beside its place and move it there, so that it is whole or absent at any time."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=entry.parent) as name:
@@ -268,23 +268,37 @@ def _to_cache(entry: Path, image: NDArray[np.float32], label: NDArray[np.uint8] 
                 np.save(new / "label.npy", np.ascontiguousarray(label))
             digests = {path.name: _digest(path) for path in sorted(new.iterdir())}
             (new / "meta.json").write_text(json.dumps({"sha256": digests}) + "\n", encoding="utf-8")
-            if entry.exists():
-                # Only a damaged entry is replaced. Moving it first keeps every state either whole or absent.
-                entry.replace(Path(name) / "damaged")
-            new.replace(entry)
+            _move(new, entry, aside=Path(name) / "damaged", labelled=label is not None)
     except OSError as error:
         raise DataError(f"{entry}: the cache entry cannot be written: {error}") from error
 
 
-def _from_cache(entry: Path, case: Case, config: PreprocessingConfig) -> PreparedCase | None:
-    """The entry if it is whole; None where it is missing or damaged."""
-    names = ["image.npy"] if case.label is None else ["image.npy", "label.npy"]
+def _move(new: Path, entry: Path, *, aside: Path, labelled: bool) -> None:
+    try:
+        new.replace(entry)
+    except OSError:
+        # The place is taken: by another process that was faster with the same content, or by a damaged entry.
+        if _load(entry, labelled=labelled) is not None:
+            return
+        entry.replace(aside)
+        new.replace(entry)
+
+
+def _load(entry: Path, *, labelled: bool) -> list[Any] | None:
+    """Image and label of an entry as read-only memory maps; None where it is missing or damaged."""
+    names = ["image.npy", "label.npy"] if labelled else ["image.npy"]
     try:
         digests = json.loads((entry / "meta.json").read_text(encoding="utf-8"))["sha256"]
         if any(_digest(entry / name) != digests[name] for name in names):
             return None
-        arrays = [np.load(entry / name, mmap_mode="r") for name in names]
+        return [np.load(entry / name, mmap_mode="r") for name in names]
     except (OSError, ValueError, KeyError, TypeError, DataError):
+        return None
+
+
+def _from_cache(entry: Path, case: Case, config: PreprocessingConfig) -> PreparedCase | None:
+    arrays = _load(entry, labelled=case.label is not None)
+    if arrays is None:
         return None
     return PreparedCase(
         patient=case.patient,
