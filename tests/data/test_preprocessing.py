@@ -2,6 +2,7 @@
 
 import gzip
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -189,6 +190,15 @@ def test_other_content_settings_labels_or_modality_are_other_entries(tmp_path: P
     save(case.image, np.random.default_rng(1).normal(0, 90, (8, 9, 10)).astype(np.float32))
     run(case, tmp_path / "cache")
     assert len(entries(tmp_path / "cache")) == 6
+
+
+def test_other_meanings_of_the_label_values_are_another_entry(tmp_path: Path):
+    case = make_case(tmp_path)
+    swapped = replace(DATA_SET, label_ids={0: "background", 3: "liver", 6: "spleen", 9: "stomach"})
+    first = run(case, tmp_path / "cache")
+    second = prepare(case, data_set=swapped, label_map=ORGANS, config=CONFIG, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(first.label == 1, second.label == 2)
+    assert (first.label == 1).any()
 
 
 @pytest.mark.parametrize("name", ["image.npy", "label.npy", "meta.json"])
