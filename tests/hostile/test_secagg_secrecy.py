@@ -1,0 +1,192 @@
+"""Secrets stay where they belong: in the stored state, and in no repr, message, pickle or later stage."""
+
+import dataclasses
+import pickle
+from collections.abc import Mapping
+
+import pytest
+
+from privacy.errors import MisuseError
+from privacy.secagg.client import SecAggClient
+from privacy.secagg.client_state import ClientState
+from privacy.secagg.key_agreement import SessionKeys
+
+SECRET_FIELDS = (
+    "exchange_key",
+    "encapsulation_key",
+    "chain_keys",
+    "self_seed",
+    "pair_secrets",
+    "seal_secrets",
+    "seed_shares",
+    "wrap_shares",
+)
+
+
+def secrets_of(client):
+    """Every secret byte string that the client holds now."""
+    found = []
+    for record in (client._state, client._state.round):
+        for name in SECRET_FIELDS if record is not None else ():
+            value = getattr(record, name, b"")
+            found += list(value.values()) if isinstance(value, Mapping) else [value]
+    return [secret for secret in found if secret]
+
+
+def assert_hidden(client, *messages):
+    shown = repr(client) + str(client) + repr(client._state) + repr(client._state.round) + repr(client._identity)
+    assert "<secret>" in shown
+    for secret in secrets_of(client):
+        assert secret.hex() not in shown
+        assert repr(secret)[2:-1] not in shown
+        for message in messages:
+            assert secret not in message
+
+
+def test_no_secret_shows_in_a_repr_or_a_message_of_any_stage(make_world):
+    world = make_world(setup=False)
+    client = world.clients["a"]
+
+    def checked(message):
+        assert secrets_of(client)
+        assert_hidden(client, message)
+        return message
+
+    others = [world.clients[name] for name in "bcd"]
+    advertised = [checked(client.advertise_keys()), *(other.advertise_keys() for other in others)]
+    encapsulated = [checked(client.encapsulate_keys(advertised)), *(o.encapsulate_keys(advertised) for o in others)]
+    confirmed = [checked(client.confirm_keys(encapsulated)), *(o.confirm_keys(encapsulated) for o in others)]
+    for other in (client, *others):
+        other.accept_confirmations(confirmed)
+    announcement = world.announce()
+    shared = [checked(client.begin_round(announcement)), *(other.begin_round(announcement) for other in others)]
+    header, masked = client.mask(shared, world.vectors["a"])
+    checked(header + masked.tobytes())
+
+
+def test_unmask_reply_hides_its_shares_in_its_repr(world):
+    from privacy.secagg.messages import UnmaskReply
+
+    reply = UnmaskReply(seed_shares={"a": b"s" * 32}, wrap_shares={"b": b"w" * 32})
+    assert "sss" not in repr(reply)
+    assert "www" not in repr(reply)
+
+
+def test_secrets_are_erased_when_their_stage_is_over(world):
+    client = world.clients["a"]
+    assert (client._state.exchange_key, client._state.encapsulation_key) == (b"", b"")
+    round_ = world.begin()
+    before = dict(client._state.chain_keys)
+    shared = round_.collect_shares(world.deal(round_))
+    assert not set(before.values()) & set(client._state.chain_keys.values()), "the ratchet erased the earlier keys"
+    dealt = client._state.round
+    world.upload(round_, shared)
+    after_upload = client.to_bytes()
+    for secret in (dealt.self_seed, *dealt.pair_secrets.values(), *dealt.seal_secrets.values()):
+        assert secret not in after_upload
+    shares = [*client._state.round.seed_shares.values(), *client._state.round.wrap_shares.values()]
+    assert len(shares) == 7
+    world.finish(round_)
+    after_unmask = client.to_bytes()
+    assert client._state.round is None
+    for share in shares:
+        assert share not in after_unmask
+
+
+def test_reply_never_holds_both_kinds_for_one_client(world):
+    from privacy.secagg.envelope import open_envelope
+    from privacy.secagg.messages import RoundAnnouncement, UnmaskReply
+
+    round_ = world.begin()
+    world.upload(round_, round_.collect_shares(world.deal(round_)), absent="d")
+    context = RoundAnnouncement.from_bytes(round_.announcement).context
+    message = world.clients["a"].unmask(round_.request_unmask())
+    reply = open_envelope(message, UnmaskReply, context=context, roster=world.roster).body
+    assert set(reply.seed_shares) == {"a", "b", "c"}
+    assert set(reply.wrap_shares) == {"d"}
+
+
+@pytest.mark.parametrize("kind", ["client", "state", "round", "identity", "keys"])
+def test_nothing_secret_can_be_pickled(world, kind):
+    world.deal(world.begin())
+    client = world.clients["a"]
+    record = {
+        "client": client,
+        "state": client._state,
+        "round": client._state.round,
+        "identity": client._identity,
+        "keys": SessionKeys.generate(),
+    }[kind]
+    with pytest.raises(MisuseError, match="cannot be pickled"):
+        pickle.dumps(record)
+
+
+def test_state_survives_storage_at_every_stage(make_world):
+    """Bytes out and in again change nothing, whatever the stage; run_secure_aggregation then shows the same sums."""
+    world = make_world(setup=False)
+    client, seen = world.clients["a"], []
+
+    def restored():
+        data = client.to_bytes()
+        again = SecAggClient.from_bytes(data, identity=world.identities["a"], roster=world.roster)
+        assert again.to_bytes() == data
+        assert again._state == client._state
+        seen.append(again.stage)
+        world.clients["a"] = again
+        return again
+
+    client = restored()
+    others = [world.clients[name] for name in "bcd"]
+    advertised = [client.advertise_keys(), *(other.advertise_keys() for other in others)]
+    client = restored()
+    encapsulated = [client.encapsulate_keys(advertised), *(other.encapsulate_keys(advertised) for other in others)]
+    client = restored()
+    confirmed = [client.confirm_keys(encapsulated), *(other.confirm_keys(encapsulated) for other in others)]
+    client = restored()
+    for other in (client, *others):
+        other.accept_confirmations(confirmed)
+    client = restored()
+    announcement = world.announce()
+    shared = [client.begin_round(announcement), *(other.begin_round(announcement) for other in others)]
+    client = restored()
+    client.mask(shared, world.vectors["a"])
+    restored()
+    assert seen == ["CREATED", "ADVERTISED", "ENCAPSULATED", "CONFIRMED", "READY", "SHARED", "UPLOADED"]
+
+
+def test_live_and_restored_clients_give_the_same_sums_over_rounds(world):
+    for number, absent in ((1, ""), (2, "d"), (5, "a")):
+        result = world.play(number, absent=absent)
+        survivors = [name for name in world.names if name != absent]
+        assert result.total.tolist() == world.total(survivors)
+        assert result.dropped == tuple(absent)
+        for name, client in world.clients.items():
+            world.clients[name] = SecAggClient.from_bytes(
+                client.to_bytes(), identity=world.identities[name], roster=world.roster
+            )
+
+
+def test_damaged_state_is_refused(world):
+    from privacy.cbor import from_cbor, to_cbor
+
+    client = world.clients["a"]
+    data = client.to_bytes()
+    for damaged in (b"", data[:-1], data + b"\x00", to_cbor(["another suite", "client state", {}])):
+        with pytest.raises(MisuseError, match="stored state"):
+            ClientState.from_bytes(damaged)
+    suite, label, fields = from_cbor(data)
+    for name, value in (("stage", "UNHEARD"), ("last_round", b"1"), ("chain_keys", {"b": "text"}), ("round", 7)):
+        with pytest.raises(MisuseError, match="stored"):
+            ClientState.from_bytes(to_cbor([suite, label, {**fields, name: value}]))
+    with pytest.raises(MisuseError, match="other fields"):
+        ClientState.from_bytes(to_cbor([suite, label, {**fields, "extra": 1}]))
+
+
+def test_state_of_another_site_is_refused(world):
+    with pytest.raises(MisuseError, match="belongs to 'a'"):
+        SecAggClient.from_bytes(world.clients["a"].to_bytes(), identity=world.identities["b"], roster=world.roster)
+
+
+def test_records_cannot_be_changed_in_place(world):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        world.clients["a"]._state.last_round = 7
