@@ -34,8 +34,9 @@ class ResultRow:
     """One number: how well `model` segments `organ` in the test patients of one modality.
 
     `model` is "federated", "centralised", "federated_without_augmentation", "site:NAME" or "modality:CT". `organ` may
-    be "mean". `seen` says whether this model trained on the test modality. `value` is a mean over `n` patients, None
-    where it is not defined; `patients_std` is the standard deviation over them. Dice has unit "1", HD95 has "mm".
+    be "mean". `privacy` is "off" without differential privacy. `seen` says whether this model trained on the test
+    modality. `value` is a mean over `n` patients, None where it is not defined; `patients_std` is the standard
+    deviation over them. Dice has unit "1", HD95 has "mm".
     """
 
     model: str
@@ -91,6 +92,10 @@ class JobRecord:
     passes: dict[str, float]
     model_hash: str
     survivors_min: int | None = None
+
+    def protection_share(self) -> float | None:
+        """Protection work per wall time, None without time; above 1 is possible where sites work side by side."""
+        return self.protection_seconds / self.seconds if self.seconds > 0 else None
 
     def effective_passes(self) -> float | None:
         """Samples drawn over all parties, divided by the samples that they hold together; None if nothing was drawn."""

@@ -4,7 +4,6 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 
-from secfed.report.cost import protection_share
 from secfed.report.headline import seeds_of
 from secfed.report.markup import (
     DASH,
@@ -20,7 +19,7 @@ from secfed.report.markup import (
     tag,
     words,
 )
-from secfed.report.naming import augmentation_name, augmentation_of, modality_name, model_name, ordered
+from secfed.report.naming import augmentation_name, augmentation_of, has_guarantee, modality_name, model_name, ordered
 from secfed.report.run_folder import ReportedRun
 from secfed.results import RunRecord, gain, overall, ratio, score
 
@@ -40,7 +39,7 @@ def comparison_section(runs: Sequence[tuple[str, ReportedRun]]) -> Markup:
         "Passes, federated and centralised",
         *(f"Augmentation gain, {modality_name(name)}" for name in modalities),
         "Wall time, federated",
-        "Share of protection",
+        "Protection work / wall time",
     )
     columns = [_cells(run.record, modalities) for _, run in runs]
     rows = [(measure, [column[index] for column in columns]) for index, measure in enumerate(measures)]
@@ -69,14 +68,14 @@ def _cells(record: RunRecord, modalities: Sequence[str]) -> tuple[str, ...]:
     return (
         ", ".join(map(str, seeds_of(record))) or DASH,
         DASH if row is None else row.protection,
-        DASH if row is None else row.privacy,
+        DASH if row is None else row.privacy if has_guarantee(row.privacy) else "none",
         DASH if row is None else augmentation_name(row.augmentation),
         number(overall(record, "federated")),
         percent(ratio(record)),
-        words(number(_passes(record, model), 1) for model in ("federated", "centralised")),
+        words(number(_passes(record, model), 2) for model in ("federated", "centralised")),
         *(signed(gain(record, modality=modality)) for modality in modalities),
         DASH if job is None else duration(job.seconds),
-        DASH if job is None else percent(protection_share(job)),
+        DASH if job is None else percent(job.protection_share()),
     )
 
 

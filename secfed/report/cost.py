@@ -11,7 +11,7 @@ _MEASURES = (
     "Wall time",
     "Training work",
     "Protection work",
-    "Share of protection",
+    "Protection work / wall time",
     "Up, per site and round",
     "Down, per site and round",
     "Exchanges per round",
@@ -28,18 +28,12 @@ def cost_section(record: RunRecord) -> Markup:
     rows = [(measure, [column[index] for column in columns]) for index, measure in enumerate(_MEASURES)]
     table = across([model_name(job.model, record) for job in jobs], rows, "What training each model took.", "Measure")
     note = (
-        "Training and protection work are summed over the sites and the aggregator, so they may exceed the wall time; "
-        "the share is protection work divided by both. Bytes are message contents without transport overhead, "
+        "Training and protection work are summed over the sites and the aggregator, so they may exceed the wall time "
+        "where sites work side by side. Bytes are message contents without transport overhead, "
         "averaged over sites and rounds. An exchange is one request to the sites that the aggregator waits for. "
         "Passes are samples drawn divided by samples held, all parties together."
     )
     return join(table, tag("p", note, class_="note"))
-
-
-def protection_share(job: JobRecord) -> float | None:
-    """Protection work divided by protection and training work; None where no work was recorded."""
-    work = job.protection_seconds + job.training_seconds
-    return job.protection_seconds / work if work > 0 else None
 
 
 def bytes_per_site_and_round(total: int, job: JobRecord) -> float | None:
@@ -49,18 +43,19 @@ def bytes_per_site_and_round(total: int, job: JobRecord) -> float | None:
 
 
 def _cells(job: JobRecord) -> tuple[str, ...]:
-    travels = job.bytes_up > 0 or job.bytes_down > 0
+    # A reference trains in one place, so whatever it passed around inside the program is no cost of federation.
+    travels = job.training == "federated"
     up, down = (bytes_per_site_and_round(total, job) for total in (job.bytes_up, job.bytes_down))
     return (
         job.protection if travels else DASH,
         str(job.rounds),
-        number(job.effective_passes(), 1),
+        number(job.effective_passes(), 2),
         duration(job.seconds),
         duration(job.training_seconds),
         duration(job.protection_seconds) if travels else DASH,
-        percent(protection_share(job)) if travels else DASH,
-        size(up) if up else DASH,
-        size(down) if down else DASH,
-        number(job.exchanges / job.rounds, 1) if job.rounds and job.exchanges else DASH,
-        DASH if job.survivors_min is None else str(job.survivors_min),
+        percent(job.protection_share()) if travels else DASH,
+        size(up) if travels and up else DASH,
+        size(down) if travels and down else DASH,
+        number(job.exchanges / job.rounds, 1) if travels and job.rounds else DASH,
+        str(job.survivors_min) if travels and job.survivors_min is not None else DASH,
     )

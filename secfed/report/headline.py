@@ -1,7 +1,7 @@
 """The answer in plain words: who trained what under which protection, how good it is and what that is compared with."""
 
 from secfed.report.markup import Child, Markup, join, number, percent, signed, tag, words
-from secfed.report.naming import augmentation_of, modality_name, model_name, protection_name
+from secfed.report.naming import augmentation_of, has_guarantee, modality_name, model_name, protection_name
 from secfed.report.run_folder import ReportedRun
 from secfed.results import RunRecord, gain, overall, ratio
 
@@ -24,9 +24,9 @@ def passes_sentence(record: RunRecord) -> tuple[str, bool]:
         return "The number of passes over the data was not recorded for both, so the ratio may not be fair.", False
     same = abs(federated - centralised) <= SAME_PASSES * max(federated, centralised)
     if same:
-        return f"both made {number(federated, 1)} passes over the same training data", True
+        return f"both made {number(federated, 2)} passes over the same training data", True
     counts = (
-        f"federated made {number(federated, 1)} passes over the training data, centralised {number(centralised, 1)}"
+        f"federated made {number(federated, 2)} passes over the training data, centralised {number(centralised, 2)}"
     )
     return f"NOT like for like: {counts}", False
 
@@ -70,8 +70,8 @@ def _protection(record: RunRecord) -> Markup:
         "masked": "The aggregator received masked updates only and learned their sum.",
         "plain": "The aggregator received every site's update unprotected.",
     }
-    privacy = "none" if row is None else row.privacy
-    guarantee = "no differential privacy" if privacy == "none" else f"differential privacy: {privacy}"
+    privacy = "off" if row is None else row.privacy
+    guarantee = f"differential privacy: {privacy}" if has_guarantee(privacy) else "no differential privacy"
     shown = tag("b", protection_name(protection))
     return join("Protection: ", shown, "; ", guarantee, ". ", texts.get(protection, ""))
 
@@ -93,8 +93,12 @@ def _figures(record: RunRecord) -> list[Child]:
         figures.append(
             _figure(percent(share), "of centralised", f"centralised reaches {reference}; {sentence}", warn=not same)
         )
-    elif "centralised" not in record.models():
-        figures.append(_figure("no ratio", "to centralised", "this run trained no centralised reference"))
+    else:
+        trained = "centralised" in record.models()
+        reason = (
+            "one of the two has no mean Dice above zero" if trained else "this run trained no centralised reference"
+        )
+        figures.append(_figure("no ratio", "to centralised", reason))
     figures.append(_gain_figure(record))
     return figures
 

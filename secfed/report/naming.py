@@ -28,6 +28,11 @@ def organ_name(organ: str) -> str:
     return f"{name.capitalize()}, {side}" if side in ("left", "right") else organ.replace("_", " ").capitalize()
 
 
+def has_guarantee(privacy: str) -> bool:
+    """Whether a row's `privacy` names differential privacy at all."""
+    return privacy not in ("off", "none", "")
+
+
 def modality_name(modality: str) -> str:
     """'MR' -> 'MRI'."""
     return _MODALITIES.get(modality, modality)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from secfed.report.contours import outlines, svg_path
 from secfed.report.markup import Markup, join, tag
-from secfed.report.naming import modality_name, model_name, organ_name
+from secfed.report.naming import modality_name, model_name, ordered, organ_name
 from secfed.report.run_folder import Overlay
 from secfed.results import RunRecord
 
@@ -27,6 +27,8 @@ def overlays_section(overlays: Sequence[Overlay], problem: str | None, record: R
     """All slices with one legend, or the sentence that says why there are none."""
     if not overlays:
         return tag("p", problem or "There are no overlays.", class_="missing")
+    order = ordered(overlay.model for overlay in overlays)
+    overlays = sorted(overlays, key=lambda overlay: order.index(overlay.model))
     organs = list(dict.fromkeys(organ for overlay in overlays for organ in overlay.organs))
     return join(
         _legend(organs),

@@ -1,6 +1,7 @@
 """What this run protected and what it did not, in words for a governance board."""
 
 from secfed.report.markup import Markup, join, tag
+from secfed.report.naming import has_guarantee
 from secfed.report.run_folder import ReportedRun
 from secfed.results import RunRecord
 
@@ -55,7 +56,7 @@ def _guarantees(record: RunRecord) -> list[Markup]:
             "No DP guarantee. Nothing bounds what the shared models or the sums say about one patient: someone with "
             "the model may be able to tell whether a patient's scan was used to train it.",
         )
-        if mode == "none"
+        if not has_guarantee(mode)
         else _statement("Differential privacy", f"The run states: {mode}.")
         for mode in modes
     ]

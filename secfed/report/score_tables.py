@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from secfed.report.markup import DASH, Child, Markup, caption, join, number, percent, scrollable, signed, tag
 from secfed.report.naming import augmentation_of, modality_name, model_name, ordered, organ_name
-from secfed.results import MEAN, Metric, RunRecord, Score, gain, overall, ratio, score
+from secfed.results import MEAN, Metric, ResultRow, RunRecord, Score, gain, overall, ratio, score
 
 _UNSEEN = "†"
 _DIGITS: dict[Metric, int] = {"dice": 3, "hd95": 1}
@@ -75,7 +75,7 @@ def _modality_body(columns: list[_Column], modality: str, organs: Sequence[str],
         "tr",
         tag(
             "th",
-            tag("span", tag("b", modality_name(modality)), _patients(columns, modality, metric), class_="group"),
+            tag("span", tag("b", modality_name(modality)), _patients(columns, modality), class_="group"),
             scope="rowgroup",
             colspan=len(columns) + 1,
         ),
@@ -94,9 +94,11 @@ def _score_row(columns: list[_Column], modality: str, organ: str, metric: Metric
     ]
     digits = _DIGITS[metric]
     best = _best(columns, [None if found is None else round(found.mean, digits) for found in scores], metric)
+    most = max((row.n for column in columns for row in _rows(column, modality)), default=0)
     cells = [
         _score_cell(
             found,
+            patients=most,
             unseen=_seen(column, modality) is False,
             best=index in best,
             digits=digits,
@@ -108,7 +110,9 @@ def _score_row(columns: list[_Column], modality: str, organ: str, metric: Metric
     return tag("tr", tag("th", label, scope="row"), cells, class_="mean" if organ == MEAN else None)
 
 
-def _score_cell(found: Score | None, *, unseen: bool, best: bool, digits: int, edge: str | None) -> Markup:
+def _score_cell(
+    found: Score | None, *, patients: int, unseen: bool, best: bool, digits: int, edge: str | None
+) -> Markup:
     if found is None:
         return tag("td", DASH, class_=edge)
     spread = found.seeds_std if found.seeds > 1 else found.patients_std
@@ -116,7 +120,8 @@ def _score_cell(found: Score | None, *, unseen: bool, best: bool, digits: int, e
     value: Child = tag("strong", shown, class_="best") if best else shown
     mark = tag("sup", _UNSEEN) if unseen else None
     beside = tag("small", f"± {number(spread, digits)}") if spread is not None else None
-    return tag("td", value, mark, beside, class_=edge)
+    fewer = tag("small", f"n = {found.patients}") if found.patients < patients else None
+    return tag("td", value, mark, beside, fewer, class_=edge)
 
 
 def _ratio_row(columns: list[_Column], modality: str | None) -> Markup | None:
@@ -183,38 +188,44 @@ def _best(columns: list[_Column], shown: list[float | None], metric: Metric) -> 
 
 
 def _seen(column: _Column, modality: str) -> bool | None:
+    return next((row.seen for row in _rows(column, modality)), None)
+
+
+def _rows(column: _Column, modality: str) -> list[ResultRow]:
     rows = column.record.results
-    return next((row.seen for row in rows if row.model == column.model and row.test_modality == modality), None)
+    return [row for row in rows if row.model == column.model and row.test_modality == modality]
 
 
-def _patients(columns: list[_Column], modality: str, metric: Metric) -> Markup:
-    counts = {
-        row.n
-        for column in columns
-        for row in column.record.results
-        if row.test_modality == modality and row.metric == metric
-    }
-    low, high = min(counts, default=0), max(counts, default=0)
-    count = f"{high}" if low == high else f"{low} to {high}"
+def _patients(columns: list[_Column], modality: str) -> Markup:
+    count = max((row.n for column in columns for row in _rows(column, modality)), default=0)
     seen = {_seen(column, modality) for column in columns if column.model == "federated"}
     place = None
     if seen == {True}:
         place = ", a modality of the federation"
     elif seen == {False}:
         place = ", a modality that no site of the federation has"
-    return join(f" · {count} test patient{'' if high == 1 else 's'}", place)
+    return join(f" · {count} test patient{'' if count == 1 else 's'}", place)
 
 
 def _reading(runs: Sequence[tuple[str, RunRecord]], metric: Metric) -> str:
     rows = [row for _, record in runs for row in record.results if row.metric == metric]
     most = max((len({row.seed for row in record.results}) for _, record in runs), default=1)
-    better = "higher is better, 1 is perfect" if metric == "dice" else "lower is better"
+    better = "higher is better, 1 is perfect"
+    if metric == "hd95":
+        # secfed.metrics sets this penalty.
+        better = (
+            "lower is better; an organ that only one of prediction and reference has counts as the volume's diagonal"
+        )
     parts = [f"Mean over patients; {better}; the best figure of a row is bold and underlined."]
     if any(row.patients_std is not None for row in rows) or most > 1:
         over = "seeds" if most > 1 else "patients"
         parts.append(f"± is the standard deviation over {over}.")
     if most == 1:
         parts.append("One seed per run (n = 1): how far a repetition would differ is not known.")
+    if len({(row.test_modality, row.n) for row in rows}) > len({row.test_modality for row in rows}):
+        parts.append(
+            "Where n stands beside a figure, the others of the patients had no defined value and are left out."
+        )
     if any(not row.seen for row in rows):
         parts.append(f"{_UNSEEN} this model trained on no scan of that modality.")
     if any(row.value is None for row in rows):

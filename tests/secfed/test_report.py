@@ -75,7 +75,7 @@ def rows_of(model: str, *, seed: int, noise: np.random.Generator) -> list[Result
             "training": training_of(model),
             "augmentation": "none" if "without" in model else "gin",
             "protection": "masked" if model.startswith("federated") else "plain",
-            "privacy": "none",
+            "privacy": "off",
             "test_modality": modality,
             "seen": modality not in UNSEEN.get(model, ()),
             "n": unit_count,
@@ -284,7 +284,7 @@ class Reader(HTMLParser):
                 modality = {"CT": "CT", "MRI": "MR", "All": "all"}[name.split()[0]]
             key = name.lower().replace(", ", "_")
             found |= {
-                (modality, key, column): re.sub(r"[†±].*", "", cell)
+                (modality, key, column): re.sub(r"([†±]|n =).*", "", cell)
                 for column, cell in zip(head[1:], cells, strict=False)
             }
         return found
@@ -334,7 +334,7 @@ def test_the_headline_gives_dice_ratio_and_gain(page: str) -> None:
     assert without is not None
     assert f"{overall(record, 'federated'):.3f} federated mean Dice" in text
     assert f"{100 * (ratio(record) or 0):.1f} % of centralised" in text
-    assert "both made 4.0 passes over the same training data" in text
+    assert "both made 4.00 passes over the same training data" in text
     assert f"+{with_gin.mean - without.mean:.3f} from GIN on MRI" in text
     assert "3 sites (ct-1 and ct-2 with CT, mr-1 with MRI)" in text
 
@@ -356,13 +356,20 @@ def test_unequal_numbers_of_passes_are_called_unfair(tmp_path: Path) -> None:
         for job in record.jobs
     )
     text = Reader(report(tmp_path, record=dataclasses.replace(record, jobs=jobs))).text
-    assert "NOT like for like: federated made 4.0 passes over the training data, centralised 20.0" in text
+    assert "NOT like for like: federated made 4.00 passes over the training data, centralised 20.00" in text
 
 
 def test_without_a_centralised_model_there_is_no_ratio(tmp_path: Path) -> None:
     reader = Reader(report(tmp_path, record=fake_record(models=("federated",))))
     assert "this run trained no centralised reference" in reader.text
     assert not any("Ratio to centralised" in row for table in reader.tables for row in table)
+
+
+def test_without_a_usable_reference_the_headline_says_why_there_is_no_ratio(tmp_path: Path) -> None:
+    record = fake_record(models=("federated", "centralised"))
+    rows = [dataclasses.replace(row, value=0.0) if row.model == "centralised" else row for row in record.results]
+    text = Reader(report(tmp_path, record=dataclasses.replace(record, results=tuple(rows)))).text
+    assert "no ratio to centralised one of the two has no mean Dice above zero" in text
 
 
 def test_a_missing_value_is_a_dash(tmp_path: Path) -> None:
@@ -543,8 +550,31 @@ def test_an_unmasked_upload_is_not_presented_as_protected(tmp_path: Path) -> Non
     assert "It is flat" not in text
 
 
-def test_no_differential_privacy_is_said_in_plain_words(page: str) -> None:
-    assert "No DP guarantee." in Reader(page).text
+@pytest.mark.parametrize("privacy", ["off", "none"])
+def test_no_differential_privacy_is_said_in_plain_words(tmp_path: Path, privacy: str) -> None:
+    record = fake_record(models=("federated",))
+    rows = tuple(dataclasses.replace(row, privacy=privacy) for row in record.results)
+    text = Reader(report(tmp_path, record=dataclasses.replace(record, results=rows))).text
+    assert "No DP guarantee." in text
+    assert "no differential privacy" in text
+    assert "The run states" not in text
+
+
+def test_scores_over_fewer_patients_say_how_many(tmp_path: Path) -> None:
+    record = fake_record(models=("federated",))
+    rows = tuple(dataclasses.replace(row, n=2) if row.organ == "aorta" else row for row in record.results)
+    text = report(tmp_path, record=dataclasses.replace(record, results=rows))
+    assert text.count("<small>n = 2</small>") == 4
+    assert "8 test patients" in text
+
+
+def test_a_reference_that_trains_in_one_place_has_no_traffic(page: str) -> None:
+    head, *rows = next(table for table in Reader(page).tables if "Rounds" in [row[0] for row in table])
+    traffic = {name: dict(zip(head[1:], cells, strict=True)) for name, *cells in rows if "per" in name}
+    assert len(traffic) == 3
+    for cells in traffic.values():
+        assert DASH not in (cells["Federated"], cells["Federated, no GIN"])
+        assert {cells[name] for name in head[1:] if not name.startswith("Federated")} == {DASH}
 
 
 @pytest.mark.parametrize("config", ['[[sites]]\nname = "ct-1"\nmodality = "CT"\nfolder = "scans"\n', ""])

@@ -19,7 +19,7 @@ def row(**changes: Any) -> ResultRow:
         training="federated",
         augmentation="gin",
         protection="masked",
-        privacy="none",
+        privacy="off",
         test_modality="CT",
         seen=True,
         organ="liver",
@@ -225,6 +225,11 @@ def test_one_seed_has_no_deviation_over_seeds() -> None:
 def test_an_organ_without_a_modality_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a modality"):
         ratio(record(), organ="liver")
+
+
+def test_the_share_of_protection_is_its_work_per_wall_time() -> None:
+    assert job().protection_share() == pytest.approx(0.1)
+    assert job(seconds=0.0).protection_share() is None
 
 
 def test_effective_passes_weigh_sites_by_what_they_hold() -> None:
