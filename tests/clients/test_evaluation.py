@@ -51,6 +51,15 @@ def test_slices_of_any_size_are_segmented_in_place(make_plan, make_case, shape):
     assert model.training
 
 
+def test_slices_are_padded_evenly_with_the_darkest_value(make_plan, make_case):
+    case = labelled(make_case, (1, 9, 8))
+    seen = []
+    model = Threshold(factor=4)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, 0].numpy()))
+    predict(model, case, plan=make_plan(model={"channels": [4, 8, 8]}), device=CPU)
+    np.testing.assert_array_equal(seen[0], np.pad(case.image[0], ((1, 2), (0, 0)), constant_values=case.image.min()))
+
+
 @pytest.mark.parametrize("shape", [(8, 16, 16), (9, 20, 17), (3, 5, 7)])
 def test_volumes_of_any_size_are_segmented_in_place(make_plan, make_case, shape):
     plan = make_plan(model={"dimensions": 3}, training={"patch_size": [8, 16, 16]})

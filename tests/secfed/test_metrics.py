@@ -1,6 +1,9 @@
 """Dice and HD95 on cases whose answers are known by hand, and beside MONAI's."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +119,20 @@ def test_eight_organs_in_a_phantom_sized_volume_take_less_than_sixty_millisecond
         hd95_per_class(prediction, reference, 9, spacing_mm=(5.0, 5.0, 5.0))
         seconds.append(time.process_time() - started)
     assert min(seconds) < 0.06
+
+
+def test_hd95_survives_a_thread_that_flushes_subnormal_numbers():
+    # In a process of its own: the failure would be a stack overflow inside SciPy that ends the process.
+    code = """
+import numpy as np, torch
+from secfed.metrics import hd95_per_class
+torch.set_flush_denormal(True)
+labels = np.zeros((4, 6, 6), np.uint8)
+labels[0], labels[3, 0, 0] = 1, 1
+assert hd95_per_class(labels, labels, 2, spacing_mm=(100.0, 1.0, 1.0)) == 0
+"""
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
 
 
 def test_what_does_not_fit_is_refused():
