@@ -148,7 +148,7 @@ class Site:
 
     def _write_session(self, record: Mapping[str, Any]) -> None:
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(self.state / SESSION_FILE, cbor.to_cbor(dict(record)))
+        write_private(self.state / SESSION_FILE, cbor.to_cbor(dict(record)), durable=self.file.durable_state)
 
     def _read(self, name: str) -> bytes:
         try:

@@ -33,14 +33,17 @@ class Table(BaseModel):
 
 
 class PhantomSource(Table):
-    """Cases to generate: `population` and `protocol` name entries of `secfed.data.phantom`."""
+    """Cases to generate: `population` and `protocol` name entries of `secfed.data.phantom`.
+
+    Without a `seed`, one is derived from the run's seed and the name of the site, so that no two sites share patients.
+    """
 
     population: str = "north"
     protocol: str
     train: Annotated[int, Field(ge=0)] = 0
     validation: Annotated[int, Field(ge=0)] = 0
     test: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] | None = None
 
 
 class DataSource(Table):

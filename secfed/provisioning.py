@@ -24,13 +24,14 @@ ROUNDING_FILE = "rounding.key"
 YEAR_SECONDS = 365 * 24 * 3600
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read, atomically and durably."""
+def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file that only its owner may read, atomically; `durable` means that it survives a power cut too."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(descriptor, data)
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     temporary.replace(path)

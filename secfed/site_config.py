@@ -58,9 +58,15 @@ class SiteData(Table):
 
 
 class SiteFile(Table):
-    """The whole of `site.toml`. Several data sets are for the centralised and single-modality references."""
+    """The whole of `site.toml`. Several data sets are for the centralised reference.
+
+    `durable_state` forces every change of the protocol state to the disk before its message leaves, so that a power cut
+    cannot bring back a state whose upload was already sent. Only a simulation turns it off: there all parties stop
+    together, and what goes on afterwards is a new session with new keys.
+    """
 
     name: SiteName
+    durable_state: bool = True
     data: Annotated[tuple[SiteData, ...], Field(min_length=1)]
     policy: SitePolicy = SitePolicy()
 

@@ -4,6 +4,7 @@ Whatever is wrong with a volume, a label or a modality shows here, as a DataErro
 over processes, one data set each, and every volume is reported as it is done. Nothing here imports torch.
 """
 
+import hashlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ class DataTask:
     folder: Path
     modality: Modality | None
     is_test: bool
+    seed: int
 
 
 def data_tasks(config: RunConfig, *, run_folder: Path) -> list[DataTask]:
@@ -41,9 +43,17 @@ def data_tasks(config: RunConfig, *, run_folder: Path) -> list[DataTask]:
             folder=source.folder if source.folder is not None else run_folder / "data" / name,
             modality=modality,
             is_test=is_test,
+            seed=phantom_seed(source, name=name, run_seed=config.seed),
         )
         for source, name, modality, is_test in (*sites, *tests)
     ]
+
+
+def phantom_seed(source: DataSource, *, name: str, run_seed: int) -> int:
+    """The configured seed, or 48 bits bound to the run's seed and the data set's name."""
+    if source.phantom is not None and source.phantom.seed is not None:
+        return source.phantom.seed
+    return int.from_bytes(hashlib.sha256(f"phantom/{run_seed}/{name}".encode()).digest()[:6], "big")
 
 
 def count_volumes(tasks: list[DataTask]) -> int:
@@ -178,7 +188,7 @@ def generate(task: DataTask) -> None:
         modality=task.modality or PROTOCOLS[phantom.protocol].modality,
         protocol=phantom.protocol,
         population=phantom.population,
-        seed=phantom.seed,
+        seed=task.seed,
         on_case=lambda _: _report(task.name),
     )
 

@@ -42,6 +42,7 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     for name, folder in zip(job.site_names, job.site_folders, strict=True):
         sites[folder] = SiteFile(
             name=name,
+            durable_state=False,
             data=tuple(
                 SiteData(
                     name=source.name,
