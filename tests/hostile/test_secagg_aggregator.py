@@ -8,7 +8,8 @@ import pytest
 
 from privacy.errors import HostileInputError, MisuseError, TooFewSurvivorsError
 from privacy.secagg.client import SecAggClient
-from privacy.secagg.messages import MaskedInput, RoundAnnouncement, UnmaskRequest
+from privacy.secagg.envelope import open_envelope, seal_envelope
+from privacy.secagg.messages import MaskedInput, RoundAnnouncement, ShareMessage, UnmaskRequest
 from privacy.secagg.roster import Member
 
 
@@ -288,6 +289,55 @@ def test_header_of_an_uninvited_member_is_refused(make_world):
     request = UnmaskRequest(context=context, headers=(*headers[:1], stolen, *headers[2:])).to_bytes()
     error = refuses(found, lambda: found.unmask(request), "signature is not by the key")
     assert error.party == "b"
+
+
+def test_survivor_that_shared_no_secrets_is_refused(world):
+    """A colluding member that sat out R1 signs a header as if it had been in U1; nobody holds shares of its mask."""
+    round_ = world.begin()
+    shared = world.deal(round_)
+    relayed = round_.collect_shares(shared[:3])
+    headers = world.upload(round_, relayed, absent="d")
+    announced = RoundAnnouncement.from_bytes(round_.announcement)
+    body = open_envelope(headers["b"], MaskedInput, context=announced.context, roster=world.roster)
+    colluding, _ = seal_envelope(
+        body.body,
+        context=announced.context,
+        sender="d",
+        previous=body.previous,
+        sign=world.identities["d"].sign,
+    )
+    request = UnmaskRequest(context=announced.context, headers=(*headers.values(), colluding)).to_bytes()
+    client = world.clients["a"]
+    error = refuses(client, lambda: client.unmask(request), "named a survivor, but it shared no secrets")
+    assert error.party == "d"
+
+
+def test_shares_that_follow_another_key_confirmation_are_refused(world):
+    round_ = world.begin()
+    shared = list(world.deal(round_))
+    context = RoundAnnouncement.from_bytes(round_.announcement).share_context
+    shared[1] = world.forge(shared[1], ShareMessage, context, lambda body: body, previous=b"x" * 32)
+    client = world.clients["a"]
+    error = refuses(client, lambda: client.mask(shared, world.vectors["a"]), "another key confirmation")
+    assert error.party == "b"
+
+
+def test_peer_without_a_confirmed_key_is_refused_in_the_cohort(make_world):
+    """The aggregator hid b's confirmation from a, and puts b into U1 all the same."""
+    world = make_world(setup=False)
+    clients = world.clients.values()
+    advertised = [client.advertise_keys() for client in clients]
+    encapsulated = [client.encapsulate_keys(advertised) for client in clients]
+    confirmed = [client.confirm_keys(encapsulated) for client in clients]
+    world.clients["a"].accept_confirmations([confirmed[0], *confirmed[2:]])
+    for name in "bcd":
+        world.clients[name].accept_confirmations(confirmed)
+    announcement = world.announce()
+    shared = [client.begin_round(announcement) for client in clients]
+    client = world.clients["a"]
+    error = refuses(client, lambda: client.mask(shared, world.vectors["a"]), "no confirmed key here")
+    assert error.party == "b"
+    assert client.mask([shared[0], *shared[2:]], world.vectors["a"])
 
 
 def test_wrong_vector_is_the_callers_mistake(world):

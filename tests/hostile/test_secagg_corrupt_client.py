@@ -8,6 +8,7 @@ import pytest
 
 from privacy.errors import HostileInputError, TooFewSurvivorsError
 from privacy.secagg import sealing
+from privacy.secagg.envelope import open_envelope, seal_envelope
 from privacy.secagg.messages import (
     KeyAdvertisement,
     KeyConfirmation,
@@ -250,6 +251,35 @@ def test_wrong_uploads_are_refused_and_leave_the_sum_alone(world):
     for name in "bcd":
         round_.add_upload(*world.clients[name].mask(shared, world.vectors[name]))
     assert world.finish(round_).total.tolist() == world.total(world.names)
+
+
+def test_upload_of_a_member_that_shared_no_secrets_is_refused(world):
+    round_ = world.begin()
+    relayed = round_.collect_shares(world.deal(round_)[:3])
+    header, masked = world.clients["a"].mask(relayed, world.vectors["a"])
+    context = contexts(round_)[1]
+    admitted = open_envelope(header, MaskedInput, context=context, roster=world.roster)
+    sign = world.identities["d"].sign
+    foreign, _ = seal_envelope(admitted.body, context=context, sender="d", previous=admitted.previous, sign=sign)
+    with pytest.raises(HostileInputError, match="another set of clients") as caught:
+        round_.add_upload(foreign, masked)
+    assert caught.value.party == "d"
+    assert round_.uploaded == ()
+
+
+def test_replies_about_another_survivor_set_or_by_a_dropped_client_are_not_counted(world):
+    round_ = world.begin()
+    world.upload(round_, round_.collect_shares(world.deal(round_)), absent="d")
+    context, request = contexts(round_)[1], round_.request_unmask()
+    replies = [world.clients[name].unmask(request) for name in "abc"]
+    admitted = open_envelope(replies[0], UnmaskReply, context=context, roster=world.roster)
+    sign = world.identities["d"].sign
+    by_dropped, _ = seal_envelope(admitted.body, context=context, sender="d", previous=admitted.previous, sign=sign)
+    replies[0] = world.forge(replies[0], UnmaskReply, context, lambda body: body, previous=b"x" * 32)
+    with pytest.raises(TooFewSurvivorsError, match="2 clients sent valid unmask replies"):
+        round_.finish([*replies, by_dropped])
+    assert "another survivor set" in round_.excluded["a"]
+    assert "another survivor set" in round_.excluded["d"]
 
 
 def test_late_upload_is_discarded(world):

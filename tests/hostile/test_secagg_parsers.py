@@ -93,6 +93,33 @@ def test_message_of_one_kind_is_not_read_as_another(sample, body_type, other):
 
 
 @pytest.mark.parametrize("body_type", BODIES)
+def test_same_body_under_another_kind_or_suite_is_refused(sample, body_type, monkeypatch):
+    message, context = sample.signed[body_type]
+    fields = sample.open(body_type, message).body.to_fields()
+
+    class Relabelled:
+        KIND = "S9 another step"
+
+        def to_fields(self):
+            return fields
+
+    def sealed(body):
+        sign = sample.world.identities["a"].sign
+        return seal_envelope(body, context=context, sender="a", previous=bytes(32), sign=sign)[0]
+
+    relabelled = sealed(Relabelled())
+    with pytest.raises(HostileInputError, match="the message is 'S9 another step'"):
+        sample.open(body_type, relabelled)
+    Relabelled.KIND = body_type.KIND
+    assert sample.open(body_type, sealed(Relabelled())).body == sample.open(body_type, message).body
+    with monkeypatch.context() as patch:
+        patch.setattr("privacy.secagg.envelope.SUITE", "secfed-secagg/0")
+        older = sealed(Relabelled())
+    with pytest.raises(HostileInputError, match="of 'secfed-secagg/0', expected"):
+        sample.open(body_type, older)
+
+
+@pytest.mark.parametrize("body_type", BODIES)
 def test_message_under_another_context_is_refused(sample, body_type):
     with pytest.raises(HostileInputError, match="another session, round or announcement"):
         open_envelope(sample.signed[body_type][0], body_type, context=bytes(32), roster=sample.world.roster)

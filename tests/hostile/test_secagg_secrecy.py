@@ -9,7 +9,7 @@ import pytest
 from privacy.errors import MisuseError
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientState
-from privacy.secagg.key_agreement import SessionKeys
+from privacy.secagg.key_agreement import SessionKeys, pair_secret
 
 SECRET_FIELDS = (
     "exchange_key",
@@ -91,6 +91,16 @@ def test_secrets_are_erased_when_their_stage_is_over(world):
     assert client._state.round is None
     for share in shares:
         assert share not in after_unmask
+
+
+def test_stored_keys_cannot_reproduce_a_round_that_was_dealt(world):
+    """Forward secrecy: whoever takes the state after R1 cannot derive the pair secrets of that round again."""
+    client = world.clients["a"]
+    world.deal(world.begin(3))
+    state = client._state
+    assert state.chain_round == 4
+    for peer, key in state.chain_keys.items():
+        assert pair_secret(key, session=state.session, round_number=3) != state.round.pair_secrets[peer]
 
 
 def test_reply_never_holds_both_kinds_for_one_client(world):

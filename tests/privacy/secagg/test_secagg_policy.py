@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from privacy.errors import HostileInputError, MisuseError, TooFewSurvivorsError
+from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.identity import Identity
 from privacy.secagg.protocol import run_secure_aggregation
@@ -84,3 +85,77 @@ def test_aggregator_calls_out_of_order_are_mistakes():
         server.collect_advertisements([])
     with pytest.raises(MisuseError, match="session has 3 bytes"):
         SecAggServer(roster=ROSTER, session=b"abc")
+
+
+@pytest.fixture
+def ready_server():
+    """A server whose setup three real clients completed, and these clients."""
+    session = b"s" * 16
+    server = SecAggServer(roster=ROSTER, session=session)
+    floors = ClientFloors(min_cohort=2)
+    clients = [
+        SecAggClient.create(identity=identity, roster=ROSTER, session=session, floors=floors)
+        for identity in KEYS.values()
+    ]
+    advertised = server.collect_advertisements([client.advertise_keys() for client in clients])
+    encapsulated = server.collect_encapsulations([client.encapsulate_keys(advertised) for client in clients])
+    confirmed = server.collect_confirmations([client.confirm_keys(encapsulated) for client in clients])
+    for client in clients:
+        client.accept_confirmations(confirmed)
+    return server, clients
+
+
+def begin(server, **changes):
+    settings = {"round_number": 1, "model_hash": bytes(32), "plan_hash": bytes(32), "vector_length": 2, **changes}
+    return server.begin_round(**settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"invited": ("east", "south")}, r"\['south'\] are invited but did not complete"),
+        ({"threshold": 4}, "threshold = 4"),
+        ({"threshold": 0}, "threshold = 0"),
+        ({"round_number": 0}, "round_number = 0 must be above 0"),
+    ],
+)
+def test_aggregator_cannot_announce_an_impossible_round(ready_server, changes, reason):
+    with pytest.raises(MisuseError, match=reason):
+        begin(ready_server[0], **changes)
+
+
+def test_round_of_one_client_is_refused(ready_server):
+    with pytest.raises(TooFewSurvivorsError, match="1 clients for a round"):
+        begin(ready_server[0], invited=("east",))
+
+
+def test_round_steps_out_of_order_are_mistakes(ready_server):
+    server, clients = ready_server
+    round_ = begin(server)
+    with pytest.raises(MisuseError, match="must be above 1"):
+        begin(server)
+    with pytest.raises(MisuseError, match="add_upload comes after collect_shares"):
+        round_.add_upload(b"", np.zeros(2, np.uint32))
+    with pytest.raises(MisuseError, match="belongs to UPLOADS, but the round is at SHARES"):
+        round_.request_unmask()
+    relayed = round_.collect_shares([client.begin_round(round_.announcement) for client in clients])
+    assert round_.cohort == ROSTER.names
+    with pytest.raises(MisuseError, match="belongs to UNMASKING, but the round is at UPLOADS"):
+        round_.finish([])
+    with pytest.raises(TooFewSurvivorsError, match="0 clients uploaded, the threshold is 3"):
+        round_.request_unmask()
+    for client in clients:
+        round_.add_upload(*client.mask(relayed, np.ones(2, np.uint32)))
+    assert round_.uploaded == ROSTER.names
+    request = round_.request_unmask()
+    assert round_.finish([client.unmask(request) for client in clients]).total.tolist() == [3, 3]
+    with pytest.raises(MisuseError, match="belongs to UNMASKING, but the round is at FINISHED"):
+        round_.finish([])
+
+
+def test_announcement_in_hand_tells_model_and_plan(ready_server):
+    server, clients = ready_server
+    assert clients[0].announcement is None
+    clients[0].begin_round(begin(server, model_hash=b"m" * 32, plan_hash=b"p" * 32).announcement)
+    announced = clients[0].announcement
+    assert (announced.model_hash, announced.plan_hash) == (b"m" * 32, b"p" * 32)
