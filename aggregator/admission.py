@@ -78,12 +78,13 @@ class SiteChannel:
             if message_id:
                 sent[message_id] = node
         answered: list[int] = []
-        lost = {node: "unreachable" for node in set(requests) - set(sent.values())}
+        lost = dict.fromkeys(set(requests) - set(sent.values()), "unreachable")
         up = 0
         for answer in self._arrivals(set(sent)):
-            node = sent.pop(answer.metadata.reply_to_message_id, None)
-            if node is None:
+            answered_id = answer.metadata.reply_to_message_id
+            if answered_id not in sent:
                 continue
+            node = sent.pop(answered_id)
             admitted = self._admit(answer, requests[node], max_vector_length)
             if isinstance(admitted, str):
                 lost[node] = admitted

@@ -25,7 +25,6 @@ from privacy.fixed_point import VectorFormat, decode_sum
 from privacy.secagg.roster import Roster
 from secfed.config import TrainingPlan
 from secfed.errors import RoundAborted
-from secfed.parameters import ParameterLayout
 from secfed.protected_vector import unpack_sum, vector_format
 
 ATTEMPTS_PER_SESSION = 3
@@ -146,9 +145,7 @@ class Federation:
 
         return see
 
-    def _note(
-        self, found: RoundSum, costs: Costs, metrics: object, *, seconds: float, failed: list[str]
-    ) -> None:
+    def _note(self, found: RoundSum, costs: Costs, metrics: object, *, seconds: float, failed: list[str]) -> None:
         self.folder.append(
             {
                 "event": "round",

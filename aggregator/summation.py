@@ -117,9 +117,7 @@ class _Session:
     def binding(self, task: RoundTask | None = None) -> Binding:
         if task is None:
             return Binding(run=self.run, session=self.session)
-        return Binding(
-            run=self.run, session=self.session, server_round=task.server_round, sequence=task.sequence
-        )
+        return Binding(run=self.run, session=self.session, server_round=task.server_round, sequence=task.sequence)
 
     def admit_name(self, node: int, reply: Reply) -> None:
         """Remember who a node is; two nodes with one name, or a stranger, are refused."""
@@ -186,9 +184,7 @@ class MaskedSummation(_Session):
         slots: VectorFormat,
         min_cohort: int,
     ) -> None:
-        super().__init__(
-            channel, plan=plan, layout=layout, slots=slots, min_cohort=min_cohort, names=roster.names
-        )
+        super().__init__(channel, plan=plan, layout=layout, slots=slots, min_cohort=min_cohort, names=roster.names)
         self.server = SecAggServer(roster=roster, session=self.session, threshold=min_cohort)
         self.banned: set[str] = set()
         self._confirmations: tuple[bytes, ...] = ()
@@ -228,9 +224,7 @@ class MaskedSummation(_Session):
         def request(node: int) -> Request:
             # The confirmations of the setup travel with a site's first round, which saves an exchange.
             extra = () if node in self._confirmed else self._confirmations
-            return Request(
-                stage=Stage.SHARE, binding=self.binding(task), payloads=(round_.announcement, *extra)
-            )
+            return Request(stage=Stage.SHARE, binding=self.binding(task), payloads=(round_.announcement, *extra))
 
         messages: dict[int, bytes] = {}
         exchange = self.channel.exchange(

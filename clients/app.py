@@ -1,6 +1,8 @@
-"""The Flower ClientApp of a site: wiring only. Each message goes to `clients.participant`; torch is imported in training.
+"""The Flower ClientApp of a site: wiring only. Each message goes to `clients.participant`.
 
-Runs at a site. Where the site's folder is comes from the node's own configuration (`site-folder`), never from a run.
+Runs at a site; torch is imported in training. Where the site's folder is comes from the node's own configuration
+(`site-folder`), never from a run.
+
 Flower sends the text of an exception to the server, so none may escape: whatever goes wrong becomes a refusal with one
 of five public words, and the reason is written to the site's own log.
 """
@@ -20,6 +22,7 @@ from secfed.messages import (
     BadMessage,
     Binding,
     Refusal,
+    Request,
     Stage,
     decode_request,
     encode_refusal,
@@ -62,15 +65,19 @@ def _handle(message: Message, stage: Stage, folder: Path) -> Message:
         name = site.name
         request = decode_request(message.content, max_vector_length=MAX_VECTOR_LENGTH)
         binding = request.binding
-        if request.stage is not stage:
-            raise BadMessage(f"a request for stage {request.stage} came as {stage}")
+        _require_stage(request, stage)
         return Message(encode_reply(Participant(site).answer(request)), reply_to=message)
-    except Exception as error:  # noqa: BLE001 - nothing of the reason may travel
+    except Exception as error:
         reason = _public_reason(error)
         books.log("refused", stage=stage.value, round=binding.server_round, reason=reason, error=repr(error))
         return Message(
             encode_refusal(Refusal(stage=stage, binding=binding, site=name, reason=reason)), reply_to=message
         )
+
+
+def _require_stage(request: Request, stage: Stage) -> None:
+    if request.stage is not stage:
+        raise BadMessage(f"a request for stage {request.stage} came as {stage}")
 
 
 def _public_reason(error: Exception) -> str:

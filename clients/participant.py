@@ -143,9 +143,7 @@ class Participant:
             plan=plan,
             layout=layout,
             slots=_slots(session),
-            rounding=rounding_stream(
-                self.site.rounding_key, plan=plan, server_round=request.binding.server_round
-            ),
+            rounding=rounding_stream(self.site.rounding_key, plan=plan, server_round=request.binding.server_round),
         )
         encoded_at = time.perf_counter()
         header, vector = b"", encoded
@@ -174,9 +172,7 @@ class Participant:
         return self.site.session(run=request.binding.run, session=request.binding.session)
 
     def _reply(self, request: Request, payload: bytes, vector: npt.NDArray[np.uint32] | None = None) -> Reply:
-        return Reply(
-            stage=request.stage, binding=request.binding, site=self.site.name, payload=payload, vector=vector
-        )
+        return Reply(stage=request.stage, binding=request.binding, site=self.site.name, payload=payload, vector=vector)
 
 
 def _slots(session: Session) -> VectorFormat:

@@ -169,7 +169,8 @@ def _parse_layout(text: str) -> ParameterLayout:
 
 @functools.lru_cache(maxsize=8)
 def _site_cases(file: SiteFile, preprocessing: PreprocessingConfig, task: str) -> SiteCases:
-    sources, validation = [], []
+    sources: list[TrainingSource] = []
+    validation: list[PreparedCase] = []
     for data in file.data:
         data_set = read_site_data(data)
         sources.append(

@@ -59,5 +59,5 @@ def encode_update(
 
 def rounding_stream(key: bytes, *, plan: TrainingPlan, server_round: int) -> Keystream:
     """The stream for stochastic rounding: one per site key, plan and round, so that a rerun gives the same integers."""
-    context = {"plan": plan.digest(), "round": server_round}
+    context: dict[str, bytes | int | str] = {"plan": plan.digest(), "round": server_round}
     return Keystream(derive_key(key, label="stochastic rounding", context=context))

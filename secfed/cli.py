@@ -142,8 +142,8 @@ def data_phantom(
 
 
 def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None, as_json: bool) -> None:
-    from secfed.experiment.run import run_experiment
     from secfed.display import RunDisplay, summary
+    from secfed.experiment.run import run_experiment
     from secfed.report import build_report
 
     if engine not in ("in_process", "ray"):

@@ -73,7 +73,7 @@ class TestSetConfig(DataSource):
 
 
 class PreprocessingConfig(Table):
-    """Voxel grid and intensity scale; axes are (z, y, x): inferior to superior, posterior to anterior, left to right."""
+    """Voxel grid and intensity scale; axes are (z, y, x): upwards, to anterior, to the patient's right."""
 
     spacing_mm: tuple[Positive, Positive, Positive] = (5.0, 5.0, 5.0)
     ct_window_hu: tuple[float, float] = (-160.0, 240.0)
@@ -89,7 +89,7 @@ class PreprocessingConfig(Table):
 
 
 class ModelConfig(Table):
-    """A MONAI U-Net. `channels` counts features per level, top to bottom; each level below the first halves the grid."""
+    """A MONAI U-Net. `channels` counts features per level; each level below the first halves the grid."""
 
     architecture: Literal["unet", "basic_unet"] = "unet"
     dimensions: Literal[2, 3] = 2
@@ -141,9 +141,9 @@ class AugmentationConfig(Table):
 class TrainingConfig(Table):
     """Local training between two aggregations.
 
-    Every site takes `steps_per_round` steps, or, where `passes_per_round` is given, that many passes over its own slices
-    or patches; both rules need nothing from other sites. `class_weights` (background first) are public constants, never
-    computed from site data: they would be a release.
+    Every site takes `steps_per_round` steps, or, where `passes_per_round` is given, that many passes over its own
+    slices or patches; both rules need nothing from other sites. `class_weights` (background first) are public
+    constants, never computed from site data: they would be a release.
     """
 
     batch_size: PositiveInt = 8

@@ -11,8 +11,16 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from secfed import results
@@ -137,7 +145,9 @@ class Summary:
                 f"Augmentation moves MRI Dice by {self.augmentation_gain_mr:+.3f} in this federation.", highlight=False
             )
         if self.masking_share is not None:
-            console.print(f"Masking took {100 * self.masking_share:.1f} % of the federated job's time.", highlight=False)
+            console.print(
+                f"Masking took {100 * self.masking_share:.1f} % of the federated job's time.", highlight=False
+            )
         console.print("No differential privacy in this run: masking hides single updates, the sum is seen.")
         console.print(f"Run folder: {run_folder}", soft_wrap=True, highlight=False)
         console.print(f"Report:     {report}", soft_wrap=True, highlight=False)
@@ -156,7 +166,7 @@ def summary(record: RunRecord) -> Summary:
         }
         for modality in record.test_modalities():
             for metric in ("dice", "hd95"):
-                found = results.score(record.results, model=model, modality=modality, metric=metric)  # type: ignore[arg-type]
+                found = results.score(record.results, model=model, modality=modality, metric=metric)
                 row[f"{metric}_{modality}"] = None if found is None else found.mean
         rows.append(row)
     federated = record.job("federated")

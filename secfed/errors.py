@@ -1,11 +1,11 @@
 """The exceptions that users of secfed see, each with an exit code that scripts can rely on.
 
-    SecfedError (1)
-    ├── ConfigError (2)      a TOML file or an option is wrong: names the key, its value and what is accepted
-    ├── DataError (3)        a volume, a label or a data set cannot be used: names the file
-    ├── RunFolderError (4)   the run folder is taken, incomplete or belongs to another configuration
-    ├── PolicyRefusal (5)    the site's own policy does not allow what was asked
-    └── RoundAborted (6)     a federated round could not be completed; nothing was unmasked
+SecfedError (1)
+├── ConfigError (2)      a TOML file or an option is wrong: names the key, its value and what is accepted
+├── DataError (3)        a volume, a label or a data set cannot be used: names the file
+├── RunFolderError (4)   the run folder is taken, incomplete or belongs to another configuration
+├── PolicyRefusal (5)    the site's own policy does not allow what was asked
+└── RoundAborted (6)     a federated round could not be completed; nothing was unmasked
 """
 
 
@@ -33,13 +33,13 @@ class RunFolderError(SecfedError):
     exit_code = 4
 
 
-class PolicyRefusal(SecfedError):
+class PolicyRefusal(SecfedError):  # noqa: N818 - a refusal is the field's word
     """A site's own policy does not allow what the run asks for."""
 
     exit_code = 5
 
 
-class RoundAborted(SecfedError):
+class RoundAborted(SecfedError):  # noqa: N818 - the protocol's word for it
     """A federated round could not be completed; nothing was unmasked."""
 
     exit_code = 6

@@ -34,7 +34,7 @@ _RECORD = "secfed"
 _VECTOR = "vector"
 
 
-class BadMessage(Exception):
+class BadMessage(Exception):  # noqa: N818 - the name says what it is
     """A record that no honest party of this version sends; the text is for the local log only."""
 
 
@@ -244,7 +244,7 @@ def _binding(header: dict[str, Any]) -> Binding:
 
 def _stage(header: dict[str, Any]) -> Stage:
     try:
-        return Stage(header.get("stage"))
+        return Stage(_text(header, "stage"))
     except ValueError:
         raise BadMessage(f"unknown stage {header.get('stage')!r}") from None
 

@@ -5,7 +5,8 @@
 The vector is what protection hides: the aggregator learns the sum over sites and nothing else, so example counts and
 metrics stand here and never in a message header. `w = f(min(n, cap)) / f(cap)` lies in (0, 1].
 
-Runs at both sides: sites pack, the aggregator unpacks the decoded SUM. Does not protect by itself (privacy.secagg does).
+Runs at both sides: sites pack, the aggregator unpacks the decoded SUM. It does not protect by
+itself (privacy.secagg does).
 """
 
 import math
@@ -29,7 +30,7 @@ METRIC_LIMITS: Mapping[str, float] = {
     "validation_dice_mr": 1024.0,
     "validation_cases_mr": 1024.0,
 }
-"""Name and largest absolute value of every metric that may travel. Dice sums and case counts are bounded by the cases."""
+"""Name and largest absolute value of every metric that may travel. Dice sums and counts are bounded by the cases."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,7 +174,7 @@ def _call(app: ClientApp, message_data: bytes, context_data: bytes) -> tuple[byt
     context = context_from_proto(ContextProto.FromString(context_data))
     try:
         reply = app(message, context)
-    except Exception as error:  # noqa: BLE001 - Flower turns any exception of a ClientApp into error 2
+    except Exception as error:
         reply = Message(Error(CLIENT_FAILED, f"{type(error)}:<'{error}'>"), reply_to=message)
     return message_to_proto(reply).SerializeToString(), context_to_proto(context).SerializeToString()
 

@@ -197,4 +197,6 @@ def check_site_modality(site: SiteConfig, data_set: DataSet) -> None:
     """Raise DataError unless every case of a site has the site's modality."""
     for case in data_set.training + data_set.validation:
         if case.modality != Modality(site.modality):
-            raise DataError(f"{case.image}: {case.modality} in site '{site.name}', which is configured as {site.modality}")
+            raise DataError(
+                f"{case.image}: {case.modality} in site '{site.name}', which is configured as {site.modality}"
+            )

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from aggregator.checkpoint import Checkpoints
 from aggregator.folder import CHECKPOINTS, AggregatorFolder
-import torch
-
 from clients.evaluation import predict, score_case
-from clients.training import steps_for
 from clients.site import Site
+from clients.training import steps_for
 from secfed.config import RunConfig
 from secfed.data.cases import LABEL_MAPS, LabelMap
 from secfed.data.preprocessing import PreparedCase
@@ -83,7 +82,9 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
                 )
             )
         if case.modality.value not in overlays:
-            overlays[case.modality.value] = _overlay(case, prediction, model=job.model, test_set=test_set, labels=labels)
+            overlays[case.modality.value] = _overlay(
+                case, prediction, model=job.model, test_set=test_set, labels=labels
+            )
         with tested.open("a", encoding="utf-8") as file:
             file.write(f"{test_set}/{case.patient}\n")
     save_overlays(job.folder / OVERLAYS, list(overlays.values()))
@@ -201,7 +202,9 @@ def _save_samples(job: Job, spec: JobSpec, *, digest: str) -> None:
     seen = {}
     for folder in job.site_folders:
         for source in Site(folder).cases(spec.plan).sources:
-            samples = spec.plan.federation.rounds * steps_for(source, spec.plan.training) * spec.plan.training.batch_size
+            samples = (
+                spec.plan.federation.rounds * steps_for(source, spec.plan.training) * spec.plan.training.batch_size
+            )
             slices = sum(case.image.shape[0] for case in source.cases)
             seen[source.site] = {"samples": samples, "passes": samples / slices}
     (job.folder / SAMPLES).write_text(json.dumps({"sources": seen, "model_hash": digest}), encoding="utf-8")

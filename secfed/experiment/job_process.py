@@ -47,7 +47,7 @@ def execute(order: JobOrder) -> None:
         _execute(order)
     except SecfedError as error:
         _fail(folder, str(error), error.exit_code)
-    except Exception as error:  # noqa: BLE001 - the parent shows it; the traceback stands in the file
+    except Exception as error:
         _fail(folder, f"{type(error).__name__}: {error}", 1)
 
 

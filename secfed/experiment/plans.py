@@ -32,7 +32,7 @@ class JobSpec:
 def job_specs(config: RunConfig) -> list[JobSpec]:
     """The federation first, then the references in the configured order."""
     plan = config.plan()
-    each = {site.name: (site,) for site in config.sites}
+    each: dict[str, tuple[SiteConfig, ...]] = {site.name: (site,) for site in config.sites}
     specs = [JobSpec(model="federated", training="federated", plan=plan, participants=each)]
     for reference in config.references:
         specs += _reference(reference, config, plan)
@@ -40,22 +40,14 @@ def job_specs(config: RunConfig) -> list[JobSpec]:
 
 
 def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) -> list[JobSpec]:
-    each = {site.name: (site,) for site in config.sites}
+    each: dict[str, tuple[SiteConfig, ...]] = {site.name: (site,) for site in config.sites}
     match reference:
         case "without_augmentation":
-            bare = plan.model_copy(
-                update={"augmentation": plan.augmentation.model_copy(update={"method": "none"})}
-            )
-            return [
-                JobSpec(
-                    model="federated_without_augmentation", training="federated", plan=bare, participants=each
-                )
-            ]
+            bare = plan.model_copy(update={"augmentation": plan.augmentation.model_copy(update={"method": "none"})})
+            return [JobSpec(model="federated_without_augmentation", training="federated", plan=bare, participants=each)]
         case "centralised":
             everything = {"centralised": config.sites}
-            return [
-                JobSpec(model="centralised", training="centralised", plan=_alone(plan), participants=everything)
-            ]
+            return [JobSpec(model="centralised", training="centralised", plan=_alone(plan), participants=everything)]
         case "single_site":
             return [
                 JobSpec(

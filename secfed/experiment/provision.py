@@ -58,8 +58,6 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     (job.aggregator_folder / PLAN).write_text(spec.plan.model_dump_json(indent=1), encoding="utf-8")
     (job.aggregator_folder / SITES).write_text(json.dumps(sorted(job.site_names)), encoding="utf-8")
     model = initial_model(spec.plan.model, LABEL_MAPS[spec.plan.task].num_classes, config.seed)
-    save_vector(
-        job.aggregator_folder / INITIAL, flatten(model), layout_of(model), metadata={"seed": str(config.seed)}
-    )
+    save_vector(job.aggregator_folder / INITIAL, flatten(model), layout_of(model), metadata={"seed": str(config.seed)})
     ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
     return job

@@ -56,13 +56,9 @@ def run_experiment(
         prepare_data(config, run_folder=out, workers=cores, on_volume=progress.volume_done)
         specs = job_specs(config)
         progress.jobs_started(specs)
-        orders = [
-            JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1) for spec in specs
-        ]
+        orders = [JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1) for spec in specs]
         run_jobs(orders, cores=cores, on_progress=progress.job_moved)
-        record = collect(
-            run, config, specs, started=started, seconds=time.monotonic() - clock
-        )
+        record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
         record.save(out)
         return record
 

@@ -22,7 +22,7 @@ from secfed.experiment.run_folder import RunFolder
 POLL_SECONDS = 0.3
 
 
-class JobFailed(SecfedError):
+class JobFailed(SecfedError):  # noqa: N818 - like RoundAborted, an event
     """A training job ended with an error; carries its exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -46,9 +46,7 @@ def waves(orders: list[JobOrder], *, cores: int) -> list[list[JobOrder]]:
     return [[replace(order, workers=max(1, cores // len(wave))) for order in wave] for wave in grouped]
 
 
-def run_jobs(
-    orders: list[JobOrder], *, cores: int | None = None, on_progress: Callable[[JobProgress], None]
-) -> None:
+def run_jobs(orders: list[JobOrder], *, cores: int | None = None, on_progress: Callable[[JobProgress], None]) -> None:
     """Run all jobs; the first failure ends the others, which can be resumed.
 
     Raises:
@@ -101,7 +99,7 @@ def _failure(order: JobOrder, code: int) -> JobFailed:
     folder = RunFolder(order.run_folder).job_folder(order.model)
     failure = read_failure(folder)
     if failure is None:
-        return JobFailed(f"job '{order.model}' ended with exit code {code}; add --resume to go on from its last round", 1)
+        return JobFailed(f"job '{order.model}' ended with exit code {code}; --resume goes on from its last round", 1)
     message = f"job '{order.model}': {failure['message']}"
     if failure["exit_code"] == RoundAborted.exit_code:
         message += f"\nEach site wrote its reason to its own log: {folder / SITES_FOLDER}/*/books/site.log"
