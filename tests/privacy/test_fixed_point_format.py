@@ -51,6 +51,23 @@ def test_limits_are_encoded_exactly_and_zero_is_zero():
     assert integers.tolist() == [LAYOUT.max_integer, -LAYOUT.max_integer, 0, 0, LAYOUT.max_integer]
 
 
+class InsecureZeros(Keystream):
+    """A rounding stream that rounds up whatever has a fraction."""
+
+    def words(self, count):
+        return np.zeros(count, dtype=np.uint32)
+
+
+def test_limit_holds_where_division_exceeds_it_by_rounding():
+    exceeded = 0
+    for max_abs in np.linspace(1.0, 2.0, 500).tolist():
+        layout = VectorFormat(segments=(Segment(name="delta", length=2, max_abs=max_abs),), max_clients=7)
+        exceeded += max_abs / layout.quantum(layout.segments[0]) > layout.max_integer
+        integers = encode(np.array([max_abs, -max_abs]), vector_format=layout, rounding=InsecureZeros(bytes(32)))
+        assert np.abs(integers.view(np.int32)).max() <= layout.max_integer
+    assert exceeded > 0, "no case reached the limit from above, so this test shows nothing"
+
+
 @pytest.mark.parametrize(
     ("index", "value", "place"),
     [
