@@ -82,6 +82,7 @@ def run_steps(
             dice_weight=training.dice_weight,
             cross_entropy_weight=training.cross_entropy_weight,
             class_weights=class_weights,
+            over=training.loss_over,
         )
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch ships no type for it
         scaler.unscale_(optimizer)

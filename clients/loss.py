@@ -1,12 +1,11 @@
-"""The training loss: soft Dice plus class-weighted cross entropy.
+"""The training loss: soft Dice plus class-weighted cross entropy, over the batch or over each image alone.
 
-Runs at sites. Both terms are computed for every image alone and then averaged over the batch with equal weight, so the
-gradient of a batch is the mean of its images' gradients and no image looks at another one. A mode that bounds what one
-patient can contribute relies on that; Dice over the whole batch, or cross entropy divided by the weights that happen to
-be in the batch, would break it. Soft Dice: Milletari et al., "V-Net", 3DV 2016; here it is averaged over the classes
-that an image contains, because most slices contain few of them, and false positives elsewhere are left to the cross
-entropy.
+Runs at sites. Over the batch, small structures give a steadier gradient, because few slices contain them. Over single
+images, the gradient of a batch is the mean of its images' gradients and no image looks at another one: a mode that
+bounds what one patient can contribute needs that. Soft Dice: Milletari et al., "V-Net", 3DV 2016.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
@@ -17,16 +16,32 @@ _SMOOTHING_VOXELS = 1.0
 
 
 def segmentation_loss(
-    logits: Tensor, labels: Tensor, *, dice_weight: float, cross_entropy_weight: float, class_weights: Tensor | None
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    dice_weight: float,
+    cross_entropy_weight: float,
+    class_weights: Tensor | None,
+    over: Literal["batch", "image"],
 ) -> Tensor:
-    """Mean over the batch of each image's own loss, a scalar; see `losses_per_image`."""
-    return losses_per_image(
-        logits,
-        labels,
-        dice_weight=dice_weight,
-        cross_entropy_weight=cross_entropy_weight,
-        class_weights=class_weights,
-    ).mean()
+    """A scalar from logits (B, classes, *spatial) and integer labels (B, *spatial), in float32.
+
+    Over "image" it is the mean of `losses_per_image`. Over "batch", Dice is the mean over all foreground classes of the
+    soft Dice of the whole batch, and cross entropy is weighted by the classes of all its voxels.
+    """
+    if over == "image":
+        return losses_per_image(
+            logits,
+            labels,
+            dice_weight=dice_weight,
+            cross_entropy_weight=cross_entropy_weight,
+            class_weights=class_weights,
+        ).mean()
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, labels = logits.float(), labels.long()
+        entropy = F.cross_entropy(logits, labels, weight=class_weights)
+        dice, _ = _dice_terms(logits.transpose(0, 1).flatten(1)[None], labels.flatten()[None])
+        return dice_weight * (1 - dice.mean()) + cross_entropy_weight * entropy
 
 
 def losses_per_image(
@@ -51,14 +66,23 @@ def losses_per_image(
 
 
 def _soft_dice(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean soft Dice over the foreground classes that each image contains, (B,); 1 for an image without any."""
-    predicted = logits.softmax(dim=1).flatten(2)[:, 1:]
-    # A comparison instead of one_hot, which would wait for the device to check its range.
-    classes = torch.arange(1, logits.shape[1], device=logits.device)
-    reference = (labels.flatten(1)[:, None] == classes[None, :, None]).to(predicted.dtype)
-    overlap = (predicted * reference).sum(dim=2)
-    reference_size = reference.sum(dim=2)
-    dice = (2 * overlap + _SMOOTHING_VOXELS) / (predicted.sum(dim=2) + reference_size + _SMOOTHING_VOXELS)
+    """Mean soft Dice over the foreground classes that each image contains, (B,); 1 for an image without any.
+
+    Most slices contain few classes; false positives of the others are left to the cross entropy.
+    """
+    dice, reference_size = _dice_terms(logits.flatten(2), labels.flatten(1))
     present = (reference_size > 0).to(dice.dtype)
     count = present.sum(dim=1)
     return torch.where(count > 0, (dice * present).sum(dim=1) / count.clamp(min=1), 1.0)
+
+
+def _dice_terms(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft Dice and voxels of each foreground class, both (B, classes - 1), from (B, classes, V) and (B, V)."""
+    predicted = logits.softmax(dim=1)[:, 1:]
+    # A comparison instead of one_hot, which would wait for the device to check its range.
+    classes = torch.arange(1, logits.shape[1], device=logits.device)
+    reference = (labels[:, None] == classes[None, :, None]).to(predicted.dtype)
+    overlap = (predicted * reference).sum(dim=2)
+    reference_size = reference.sum(dim=2)
+    dice = (2 * overlap + _SMOOTHING_VOXELS) / (predicted.sum(dim=2) + reference_size + _SMOOTHING_VOXELS)
+    return dice, reference_size

@@ -22,10 +22,14 @@ _NAME = re.compile(r"optimizer-round-(\d{6,})\.safetensors")
 
 @dataclass(frozen=True)
 class OptimizerStates:
-    """The states in one folder; `owner` says whose they are (run and sites) and is checked on restoring."""
+    """The states in one folder; `owner` says whose they are (run and sites) and is checked on restoring.
+
+    `durable` states survive a power cut too.
+    """
 
     folder: Path
     owner: str = field(kw_only=True)
+    durable: bool = field(default=True, kw_only=True)
 
     def save(self, model: nn.Module, optimizer: torch.optim.AdamW, *, server_round: int) -> None:
         """Write the state that `server_round` ends with; keep the last three rounds and no later ones.
@@ -39,7 +43,7 @@ class OptimizerStates:
             # AdamW counts steps per parameter, and all parameters take every step.
             metadata = {"steps": str(int(states[0]["step"])), "owner": self.owner}
             path = self.folder / f"optimizer-round-{server_round:06d}.safetensors"
-            save_vector(path, torch.cat(moments).cpu().numpy(), _moment_layout(model), metadata)
+            save_vector(path, torch.cat(moments).cpu().numpy(), _moment_layout(model), metadata, durable=self.durable)
         for number, path in self._files():
             if not server_round - _KEPT_ROUNDS < number <= server_round:
                 path.unlink()

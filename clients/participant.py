@@ -130,6 +130,7 @@ class Participant:
             layout=layout,
             server_round=request.binding.server_round,
             state_folder=self.site.state,
+            durable_state=self.site.file.durable_state,
         )
         trained_at = time.perf_counter()
         encoded = encode_update(

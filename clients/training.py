@@ -9,6 +9,7 @@ deterministic.
 The weights that come out are NOT protected; `clients.update` bounds and encodes them before anything leaves the site.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from secfed.parameters import FloatVector, ParameterLayout
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ def train_one_round(
     server_round: int,
     state_folder: Path,
     device: "torch.device | None" = None,
+    durable_state: bool = True,
     on_step: Callable[[], None] | None = None,
 ) -> RoundOutcome:
     """Train from `start` (layout.size,) for round `server_round`, counted from 1.
@@ -80,9 +83,9 @@ def train_one_round(
     """
     import torch
 
-    from clients.local_steps import adamw, memory_format, run_steps
+    from clients.local_steps import adamw, run_steps
     from clients.optimizer_state import OptimizerStates
-    from secfed.model import build_model, flatten, load_flat
+    from secfed.model import flatten, load_flat
 
     if server_round < 1:
         raise ValueError(f"server_round counts from 1, got {server_round}")
@@ -96,15 +99,15 @@ def train_one_round(
     # Dropout and the network's own initialisation draw from torch's global generators, which are left as they were.
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _flushed_denormals():
+        # Before the generator is seeded, because building a network draws from it and a cached one does not.
+        model = _network(plan, device).train()
         torch.default_generator.manual_seed(streams.dropout_seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(streams.dropout_seed)
-        model = build_model(plan.model, num_classes=LABEL_MAPS[plan.task].num_classes).to(device).train()
-        model = model.to(memory_format=memory_format(plan, device))  # type: ignore[call-overload]
         load_flat(model, start, layout)
         optimizer = adamw(model, plan.training)
-        states = OptimizerStates(state_folder, owner=json.dumps([plan.digest().hex(), sites]))
+        states = OptimizerStates(state_folder, owner=json.dumps([plan.digest().hex(), sites]), durable=durable_state)
         if plan.training.optimizer_state == "keep":
             states.restore(model, optimizer, before=server_round)
         losses = run_steps(
@@ -133,6 +136,19 @@ def train_one_round(
         steps=len(losses),
         samples=len(losses) * plan.training.batch_size,
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _network(plan: TrainingPlan, device: "torch.device") -> "nn.Module":
+    """The plan's network on the device; built once per process, because every round overwrites all its values.
+
+    What a round does not overwrite are the integer counters of batch normalisation, which no computation reads.
+    """
+    from clients.local_steps import memory_format
+    from secfed.model import build_model
+
+    model = build_model(plan.model, num_classes=LABEL_MAPS[plan.task].num_classes).to(device)
+    return model.to(memory_format=memory_format(plan, device))  # type: ignore[call-overload,no-any-return]
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,8 @@ class TrainingConfig(Table):
 
     Every site takes `steps_per_round` steps, or, where `passes_per_round` is given, that many passes over its own
     slices or patches; both rules need nothing from other sites. `class_weights` (background first) are public
-    constants, never computed from site data: they would be a release.
+    constants, never computed from site data: they would be a release. `loss_over` says over what Dice and weighted
+    cross entropy are formed: the whole batch learns small organs faster, single images never look at one another.
     """
 
     batch_size: PositiveInt = 8
@@ -159,6 +160,7 @@ class TrainingConfig(Table):
     gradient_clip_norm: Positive = 5.0
     dice_weight: Annotated[float, Field(ge=0.0)] = 1.0
     cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    loss_over: Literal["batch", "image"] = "batch"
     class_weights: tuple[Positive, ...] | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 

@@ -128,8 +128,12 @@ def model_digest(vector: FloatVector, layout: ParameterLayout) -> bytes:
     return hashlib.sha256(_MODEL_TAG + layout.digest() + vector.astype("<f4").tobytes()).digest()
 
 
-def save_vector(path: Path, vector: FloatVector, layout: ParameterLayout, metadata: dict[str, str]) -> None:
+def save_vector(
+    path: Path, vector: FloatVector, layout: ParameterLayout, metadata: dict[str, str], *, durable: bool = True
+) -> None:
     """Write a model file that is complete or absent: temporary file, fsync, rename.
+
+    Without `durable` the fsync is left out: a killed process still leaves a whole file, a power cut may not.
 
     Raises:
         ValueError: `vector` does not fit `layout`, or `metadata` uses the key "secfed.layout".
@@ -145,12 +149,15 @@ def save_vector(path: Path, vector: FloatVector, layout: ParameterLayout, metada
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if not durable:
+        return
     # The rename itself lives in the folder, so the folder is flushed too.
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -7,8 +7,10 @@ import torch
 
 from clients.loss import losses_per_image, segmentation_loss
 
-PLAIN = {"dice_weight": 1.0, "cross_entropy_weight": 1.0, "class_weights": None}
-WEIGHTED = {**PLAIN, "class_weights": torch.tensor([0.1, 1.0, 3.0])}
+TERMS = {"dice_weight": 1.0, "cross_entropy_weight": 1.0, "class_weights": None}
+WEIGHTS = torch.tensor([0.1, 1.0, 3.0])
+PLAIN = {**TERMS, "over": "image"}
+WEIGHTED = {**PLAIN, "class_weights": WEIGHTS}
 
 
 def batch(seed=0, size=4, spatial=(6, 5)):
@@ -22,7 +24,12 @@ def test_dice_by_hand():
     p = torch.tensor([0.75, 0.25, 0.75, 0.25])
     logits = torch.stack([(1 - p).log(), p.log()])[None]
     loss = segmentation_loss(
-        logits, torch.tensor([[1, 1, 0, 0]]), dice_weight=1.0, cross_entropy_weight=0.0, class_weights=None
+        logits,
+        torch.tensor([[1, 1, 0, 0]]),
+        dice_weight=1.0,
+        cross_entropy_weight=0.0,
+        class_weights=None,
+        over="image",
     )
     assert float(loss) == pytest.approx(1 - (2 * 1.0 + 1) / (2.0 + 2.0 + 1))
 
@@ -36,6 +43,7 @@ def test_weighted_cross_entropy_by_hand():
         dice_weight=0.0,
         cross_entropy_weight=2.0,
         class_weights=torch.tensor([1.0, 3.0]),
+        over="image",
     )
     assert float(loss) == pytest.approx(2 * (1 * math.log(2) + 3 * math.log(4)) / 4)
 
@@ -65,8 +73,11 @@ def test_an_images_loss_and_gradient_do_not_depend_on_the_others(options):
 
 def test_only_the_ratios_of_class_weights_matter():
     logits, labels = batch()
-    scaled = {**WEIGHTED, "class_weights": 7 * WEIGHTED["class_weights"]}
-    torch.testing.assert_close(losses_per_image(logits, labels, **WEIGHTED), losses_per_image(logits, labels, **scaled))
+    scaled = {**TERMS, "class_weights": 7 * WEIGHTS}
+    torch.testing.assert_close(
+        losses_per_image(logits, labels, **{**TERMS, "class_weights": WEIGHTS}),
+        losses_per_image(logits, labels, **scaled),
+    )
 
 
 def test_dice_counts_only_classes_that_the_image_contains():
@@ -97,4 +108,28 @@ def test_half_precision_logits_are_computed_in_full():
 def test_volumes_are_flattened_alike():
     logits, labels = batch(spatial=(4, 6, 5))
     flat = losses_per_image(logits.flatten(2)[..., None], labels.flatten(1)[..., None], **WEIGHTED)
-    torch.testing.assert_close(losses_per_image(logits, labels, **WEIGHTED), flat)
+    torch.testing.assert_close(losses_per_image(logits, labels, **{**TERMS, "class_weights": WEIGHTS}), flat)
+
+
+def test_over_the_batch_dice_and_cross_entropy_are_those_of_all_voxels_together():
+    logits, labels = batch()
+    loss = segmentation_loss(logits, labels, **{**TERMS, "class_weights": WEIGHTS, "over": "batch"})
+    probabilities = logits.softmax(dim=1)
+    dice = []
+    for index in (1, 2):
+        predicted, reference = probabilities[:, index], (labels == index).float()
+        dice.append((2 * (predicted * reference).sum() + 1) / (predicted.sum() + reference.sum() + 1))
+    entropy = torch.nn.functional.cross_entropy(logits, labels, weight=WEIGHTS)
+    torch.testing.assert_close(loss, 1 - torch.stack(dice).mean() + entropy)
+
+
+def test_over_the_batch_an_image_does_depend_on_the_others():
+    logits, labels = batch()
+    other = labels.clone()
+    other[1:] = (other[1:] + 1) % 3
+    gradients = []
+    for target in (labels, other):
+        leaf = logits.clone().requires_grad_()
+        segmentation_loss(leaf, target, **{**TERMS, "over": "batch"}).backward()
+        gradients.append(leaf.grad[0])
+    assert not torch.allclose(*gradients)
