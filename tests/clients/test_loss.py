@@ -107,7 +107,9 @@ def test_half_precision_logits_are_computed_in_full():
 
 def test_volumes_are_flattened_alike():
     logits, labels = batch(spatial=(4, 6, 5))
-    flat = losses_per_image(logits.flatten(2)[..., None], labels.flatten(1)[..., None], **WEIGHTED)
+    flat = losses_per_image(
+        logits.flatten(2)[..., None], labels.flatten(1)[..., None], **{**TERMS, "class_weights": WEIGHTS}
+    )
     torch.testing.assert_close(losses_per_image(logits, labels, **{**TERMS, "class_weights": WEIGHTS}), flat)
 
 
