@@ -34,7 +34,7 @@ def secrets_of(client):
 
 
 def assert_hidden(client, *messages):
-    shown = repr(client) + str(client) + repr(client._state) + repr(client._state.round) + repr(client._identity)
+    shown = repr(client) + str(client) + repr(client._state) + repr(client._state.round) + repr(client._seat.identity)
     assert "<secret>" in shown
     for secret in secrets_of(client):
         assert secret.hex() not in shown
@@ -124,7 +124,7 @@ def test_nothing_secret_can_be_pickled(world, kind):
         "client": client,
         "state": client._state,
         "round": client._state.round,
-        "identity": client._identity,
+        "identity": client._seat.identity,
         "keys": SessionKeys.generate(),
     }[kind]
     with pytest.raises(MisuseError, match="cannot be pickled"):
