@@ -253,6 +253,51 @@ def test_wrong_uploads_are_refused_and_leave_the_sum_alone(world):
     assert world.finish(round_).total.tolist() == world.total(world.names)
 
 
+def test_aggregator_refuses_messages_that_follow_nothing(make_world):
+    """A client that changes its keys between the steps of a setup is named where the chain breaks."""
+    world = make_world(setup=False)
+    context = session_context(world.session, world.roster)
+    clients = world.clients.values()
+
+    def broken(message, body_type):
+        return world.forge(message, body_type, context, lambda body: body, previous=b"x" * 32)
+
+    advertised = [client.advertise_keys() for client in clients]
+    relayed = world.server.collect_advertisements([broken(advertised[0], KeyAdvertisement), *advertised[1:]])
+    assert "does not follow" in world.server.excluded["a"]
+    assert list(relayed) == advertised[1:]
+    encapsulated = [world.clients[name].encapsulate_keys(relayed) for name in "bcd"]
+    relayed = world.server.collect_encapsulations([broken(encapsulated[0], KeyEncapsulation), *encapsulated[1:]])
+    assert "does not follow" in world.server.excluded["b"]
+    assert list(relayed) == encapsulated[1:]
+
+
+def test_aggregator_refuses_shares_that_follow_another_confirmation_or_are_too_few(world):
+    round_ = world.begin()
+    shared = list(world.deal(round_))
+    shared[0] = world.forge(shared[0], ShareMessage, contexts(round_)[0], lambda body: body, previous=b"x" * 32)
+    with pytest.raises(TooFewSurvivorsError, match="2 clients shared secrets, the threshold is 3"):
+        round_.collect_shares(shared[:3])
+    assert "another key confirmation" in round_.excluded["a"]
+
+
+def test_reply_that_withholds_or_adds_a_share_is_refused(make_world):
+    world = make_world(count=5)
+    round_ = world.begin()
+    world.upload(round_, round_.collect_shares(world.deal(round_)), absent="e")
+    request = round_.request_unmask()
+    replies = [world.clients[name].unmask(request) for name in "abcd"]
+    context = contexts(round_)[1]
+    for wrap_shares in ({}, {"e": bytes(32), "stranger": bytes(32)}):
+        forged = world.forge(
+            replies[0], UnmaskReply, context, lambda body, w=wrap_shares: dataclasses.replace(body, wrap_shares=w)
+        )
+        with pytest.raises(TooFewSurvivorsError):
+            round_.finish([forged, *replies[1:]])
+        assert "other clients than it was asked for" in round_.excluded["a"]
+    assert round_.finish(replies).total.tolist() == world.total("abcd")
+
+
 def test_upload_of_a_member_that_shared_no_secrets_is_refused(world):
     round_ = world.begin()
     relayed = round_.collect_shares(world.deal(round_)[:3])

@@ -119,6 +119,15 @@ def test_same_body_under_another_kind_or_suite_is_refused(sample, body_type, mon
         sample.open(body_type, older)
 
 
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_previous_that_is_no_digest_is_refused(sample, length):
+    message, context = sample.signed[MaskedInput]
+    forged = sample.world.forge(message, MaskedInput, context, lambda body: body, previous=bytes(length))
+    with pytest.raises(HostileInputError, match="a digest has 32") as caught:
+        sample.open(MaskedInput, forged)
+    assert caught.value.party == "a"
+
+
 @pytest.mark.parametrize("body_type", BODIES)
 def test_message_under_another_context_is_refused(sample, body_type):
     with pytest.raises(HostileInputError, match="another session, round or announcement"):

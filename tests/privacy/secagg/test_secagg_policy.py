@@ -9,6 +9,7 @@ from privacy.errors import HostileInputError, MisuseError, TooFewSurvivorsError
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.identity import Identity
+from privacy.secagg.messages import RoundAnnouncement
 from privacy.secagg.protocol import run_secure_aggregation
 from privacy.secagg.roster import Member, Roster
 from privacy.secagg.server import SecAggServer
@@ -159,3 +160,34 @@ def test_announcement_in_hand_tells_model_and_plan(ready_server):
     clients[0].begin_round(begin(server, model_hash=b"m" * 32, plan_hash=b"p" * 32).announcement)
     announced = clients[0].announcement
     assert (announced.model_hash, announced.plan_hash) == (b"m" * 32, b"p" * 32)
+
+
+def test_contexts_bind_every_field_that_they_should():
+    """Shares may be made before their round's model exists, so their context leaves out model, plan, policy, length."""
+    base = RoundAnnouncement(
+        session=b"s" * 16,
+        round_number=1,
+        roster_hash=b"r" * 32,
+        model_hash=b"m" * 32,
+        plan_hash=b"p" * 32,
+        policy_hash=bytes(32),
+        invited=("east", "north"),
+        threshold=2,
+        vector_length=4,
+    )
+    changes = {
+        "session": b"t" * 16,
+        "round_number": 2,
+        "roster_hash": b"q" * 32,
+        "invited": ("east", "west"),
+        "threshold": 1,
+        "model_hash": b"n" * 32,
+        "plan_hash": b"q" * 32,
+        "policy_hash": b"z" * 32,
+        "vector_length": 5,
+    }
+    assert set(changes) == {field.name for field in dataclasses.fields(base)}
+    others = {name: dataclasses.replace(base, **{name: value}) for name, value in changes.items()}
+    assert len({base.context, *(other.context for other in others.values())}) == 10
+    shared = {name for name, other in others.items() if other.share_context == base.share_context}
+    assert shared == {"model_hash", "plan_hash", "policy_hash", "vector_length"}
