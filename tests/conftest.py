@@ -7,7 +7,8 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from hypothesis import HealthCheck, settings  # noqa: E402 - the environment must be set before numpy is imported
+import pytest  # noqa: E402 - the environment must be set before numpy is imported
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile(
     "default",
@@ -16,3 +17,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory):
+    """Tiny data sets of the sites and test sets that `small_federation` names; read only."""
+    from small_federation import write_data_sets
+
+    return write_data_sets(tmp_path_factory.mktemp("scans"))
