@@ -254,6 +254,8 @@ def test_own_setup_message_must_come_back_unchanged(make_world):
     twin = world.new_client("a").advertise_keys()
     refuses(client, lambda: client.encapsulate_keys([twin, *advertised[1:]]), "own message is missing or was changed")
     refuses(client, lambda: client.encapsulate_keys([*advertised, advertised[1]]), "two messages of one step")
+    damaged = advertised[0][:-1] + bytes([advertised[0][-1] ^ 1])
+    refuses(client, lambda: client.encapsulate_keys([*advertised, damaged]), "signature is not by the key")
 
 
 def test_member_of_another_roster_is_refused(world):
