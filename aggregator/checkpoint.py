@@ -7,11 +7,13 @@ and last. A kill at any point leaves the previous checkpoint in force.
 Runs at the aggregator. Holds only what the aggregator knows anyway: the sums' consequences.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from aggregator.server_optimizer import ServerState
 from secfed.errors import RunFolderError
@@ -41,8 +43,13 @@ class Checkpoints:
             os.fsync(file.fileno())
         temporary.replace(self.folder / f"{stem}.momentum.npy")
         latest = self.folder / f".{LATEST}"
+        pointer = {
+            "completed": state.completed,
+            "model": model_digest(state.model, layout).hex(),
+            "momentum": _momentum_digest(state.momentum),
+        }
         with latest.open("w", encoding="utf-8") as file:
-            json.dump({"completed": state.completed, "model": model_digest(state.model, layout).hex()}, file)
+            json.dump(pointer, file)
             file.flush()
             os.fsync(file.fileno())
         latest.replace(self.folder / LATEST)
@@ -61,13 +68,19 @@ class Checkpoints:
             return None
         try:
             pointer = json.loads(path.read_text(encoding="utf-8"))
-            completed, expected = int(pointer["completed"]), str(pointer["model"])
+            completed = int(pointer["completed"])
+            expected, expected_momentum = str(pointer["model"]), str(pointer["momentum"])
             momentum = np.load(self.folder / f"round-{completed:06d}.momentum.npy", allow_pickle=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path}: the checkpoint cannot be read: {error}") from error
         model, found, _ = load_vector(self.folder / f"round-{completed:06d}.safetensors")
         if found != layout or model_digest(model, layout).hex() != expected:
             raise RunFolderError(f"{path}: round-{completed:06d}.safetensors is damaged or of another model")
-        if momentum.shape != (layout.num_parameters,):
-            raise RunFolderError(f"{path}: the momentum has shape {momentum.shape}")
+        fits = momentum.dtype == np.float64 and momentum.shape == (layout.num_parameters,)
+        if not fits or _momentum_digest(momentum) != expected_momentum:
+            raise RunFolderError(f"{path}: round-{completed:06d}.momentum.npy is damaged or of another model")
         return ServerState(completed=completed, model=model, momentum=momentum)
+
+
+def _momentum_digest(momentum: npt.NDArray[np.float64]) -> str:
+    return hashlib.sha256(momentum.astype("<f8").tobytes()).hexdigest()
