@@ -1,11 +1,12 @@
 """A federation from its first round to its last: sessions, rounds, the server's step, checkpoints, the journal.
 
-    new or resumed -> session open -> round -> step -> checkpoint -> journal -> next round ... -> done
+    new or resumed -> session open -> round -> step -> journal -> checkpoint -> next round ... -> done
                            ^            |
                            +-- failed --+    a round that fails is run again with fresh secrets, then in a new session
 
-Runs at the aggregator. A checkpoint is made before the journal names its round, and both before the next round, so a
-kill at any point loses at most the round in progress.
+Runs at the aggregator. The journal names a round before its checkpoint is made, and a resumed run drops what the
+journal says of rounds past the checkpoint: a kill at any point loses at most the round in progress, and no round stands
+in the journal twice or not at all.
 """
 
 import time
@@ -91,8 +92,8 @@ class Federation:
                     session = None
                 continue
             self.state = step(self.state, average, federation=self.plan.federation, layout=self.layout)
-            self.checkpoints.save(self.state, self.layout)
             self._note(found, costs, average.metrics, seconds=time.perf_counter() - started, failed=reasons)
+            self.checkpoints.save(self.state, self.layout)
             return session
         raise RoundAborted(
             f"round {server_round} failed {len(reasons)} times, last: {reasons[-1]}. Nothing was unmasked; "
