@@ -32,7 +32,7 @@ class ServerState:
 def step(
     state: ServerState, average: CohortAverage, *, federation: FederationConfig, layout: ParameterLayout
 ) -> ServerState:
-    """One server step; normalisation statistics take the plain mean, since momentum on a variance can make it negative.
+    """One server step; statistics and shared moments take the plain mean: momentum could make a variance negative.
 
     FedAvg is v = mean, FedAvgM is v = beta * v + mean; the model moves by server_learning_rate * v.
     """
@@ -40,5 +40,6 @@ def step(
     velocity = beta * state.momentum + average.delta
     model = state.model.astype(np.float64)
     model[: layout.num_parameters] += federation.server_learning_rate * velocity
-    model[layout.num_parameters :] += average.buffer_delta
+    model[layout.num_parameters : layout.model_size] += average.buffer_delta
+    model[layout.model_size :] = average.moments
     return ServerState(completed=state.completed + 1, model=model.astype(np.float32), momentum=velocity)

@@ -121,7 +121,7 @@ def mean_dice_by_modality(
     num_classes = LABEL_MAPS[plan.task].num_classes
     with torch.random.fork_rng(devices=[]):
         model = build_model(plan.model, num_classes=num_classes).to(device)
-    load_flat(model, vector, layout)
+    load_flat(model, vector[: layout.model_size], layout.model_layout())
     totals: dict[Modality, tuple[float, int]] = {}
     for case in cases:
         if case.label is None:

@@ -46,16 +46,17 @@ def run_steps(
     *,
     plan: TrainingPlan,
     samplers: tuple[PatchSampler, ...],
-    steps: tuple[int, ...],
+    samples: list[int],
+    steps: int,
     server_round: int,
     sampling: np.random.Generator,
     augmentation_seed: int,
     device: torch.device,
     on_step: Callable[[], None] | None,
 ) -> npt.NDArray[np.float64]:
-    """Train `model` in place and return the loss of every step, (sum(steps),).
+    """Train `model` in place and return the loss of every step, (steps,).
 
-    Sampler i gives `steps[i]` steps' worth of patches; the patches of all samplers are shuffled together.
+    Sampler i gives `samples[i]` patches; those of all samplers are shuffled together and cut into `steps` batches.
     """
     training = plan.training
     weights = training.class_weights
@@ -65,9 +66,9 @@ def run_steps(
     scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
     losses: list[Tensor] = []
     for step, (clean, unmoved) in enumerate(
-        _batches(samplers, steps, batch_size=training.batch_size, generator=sampling, device=device)
+        _batches(samplers, samples, steps=steps, generator=sampling, device=device)
     ):
-        progress = (server_round - 1 + (step + 0.5) / sum(steps)) / plan.federation.rounds
+        progress = (server_round - 1 + (step + 0.5) / steps) / plan.federation.rounds
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(progress, training)
         images, labels = random_affine(clean, unmoved, config=plan.augmentation.affine, generator=augmentation)
@@ -117,15 +118,15 @@ def learning_rate(progress: float, training: TrainingConfig) -> float:
 
 def _batches(
     samplers: tuple[PatchSampler, ...],
-    steps: tuple[int, ...],
+    samples: list[int],
     *,
-    batch_size: int,
+    steps: int,
     generator: np.random.Generator,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (B, 1, *patch) and labels (B, *patch), int64, on the device."""
-    slots = generator.permutation(np.repeat(np.arange(len(samplers)), np.multiply(steps, batch_size)))
-    for batch in slots.reshape(-1, batch_size):
+    slots = generator.permutation(np.repeat(np.arange(len(samplers)), samples))
+    for batch in np.array_split(slots, steps):
         images, labels = zip(*(samplers[index].draw(generator) for index in batch), strict=True)
         yield _to_device(np.stack(images)[:, None], device), _to_device(np.stack(labels), device).long()
 

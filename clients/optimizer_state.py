@@ -1,4 +1,4 @@
-"""AdamW's moments between rounds, on the site's disk.
+"""AdamW's moments between rounds: on the site's disk, or in the vector that sites share.
 
 Runs at sites. One file per round, named by the round whose training it ends, so that a round which is run again starts
 from the same state as the first time. The files are local: moments say as much about the data as updates do and are
@@ -9,11 +9,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from secfed.errors import RunFolderError
-from secfed.parameters import ParameterLayout, TensorSpec, load_vector, save_vector
+from secfed.parameters import FloatVector, ParameterLayout, TensorSpec, load_vector, save_vector
 
 _KEPT_ROUNDS = 3
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -78,6 +79,46 @@ class OptimizerStates:
     def _files(self) -> list[tuple[int, Path]]:
         found = [(_NAME.fullmatch(path.name), path) for path in self.folder.glob("optimizer-round-*.safetensors")]
         return [(int(match[1]), path) for match, path in found if match]
+
+
+def load_shared(model: nn.Module, optimizer: torch.optim.AdamW, moments: FloatVector, *, steps_taken: int) -> None:
+    """Give a fresh optimiser the averaged moments (2 * num_parameters,): first moments, then roots of second moments.
+
+    The root is raised to the first moment's size where fixed-point rounding left it smaller: a second moment rounded
+    to nothing would turn a rounding error into a large step.
+    """
+    if not steps_taken:
+        return
+    parameters = list(model.parameters())
+    first, root = (torch.from_numpy(half.copy()) for half in np.split(moments, 2))
+    second = torch.maximum(root, first.abs()).square()
+    sizes = [parameter.numel() for parameter in parameters]
+    state = {
+        index: {
+            "step": torch.tensor(float(steps_taken)),
+            "exp_avg": exp_avg.view_as(parameter),
+            "exp_avg_sq": exp_avg_sq.view_as(parameter),
+        }
+        for index, (parameter, exp_avg, exp_avg_sq) in enumerate(
+            zip(parameters, torch.split(first, sizes), torch.split(second, sizes), strict=True)
+        )
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def shared_moments(model: nn.Module, optimizer: torch.optim.AdamW) -> FloatVector:
+    """The moments to be averaged, (2 * num_parameters,); zeros where every step was skipped for overflow."""
+    states = [optimizer.state.get(parameter) or {} for parameter in model.parameters()]
+
+    def flat(moment: str) -> torch.Tensor:
+        parts = [
+            state[moment].detach().float().reshape(-1) if state else torch.zeros(parameter.numel())
+            for parameter, state in zip(model.parameters(), states, strict=True)
+        ]
+        return torch.cat([part.cpu() for part in parts])
+
+    moments: FloatVector = torch.cat([flat("exp_avg"), flat("exp_avg_sq").sqrt()]).numpy()
+    return moments
 
 
 def _moment_layout(model: nn.Module) -> ParameterLayout:

@@ -50,11 +50,24 @@ class RoundOutcome:
     samples: int
 
 
+def batch_for(source: TrainingSource, training: TrainingConfig) -> int:
+    """Images per step at one site: fixed, or the site's share by number of cases, at least one."""
+    if training.batch_cases is None:
+        return training.batch_size
+    return max(1, round(training.batch_size * len(source.cases) / training.batch_cases))
+
+
 def steps_for(source: TrainingSource, training: TrainingConfig) -> int:
     """Optimiser steps per round at one site: fixed, or `passes_per_round` passes over its own slices, at least one."""
-    return (
-        training.steps_per_round if training.passes_per_round is None else _steps(_sampler(source, training), training)
-    )
+    if training.passes_per_round is None:
+        return training.steps_per_round
+    slices = _sampler(source, training).num_slices
+    return max(1, round(training.passes_per_round * slices / batch_for(source, training)))
+
+
+def samples_for(source: TrainingSource, training: TrainingConfig) -> int:
+    """Slices or patches that a round draws from one source, wherever it is trained on."""
+    return steps_for(source, training) * batch_for(source, training)
 
 
 def train_one_round(
@@ -69,7 +82,7 @@ def train_one_round(
     durable_state: bool = True,
     on_step: Callable[[], None] | None = None,
 ) -> RoundOutcome:
-    """Train from `start` (layout.size,) for round `server_round`, counted from 1.
+    """Train from `start` (layout.size,) for round `server_round`, counted from 1; `layout` is `state_layout`'s.
 
     Several sources are shuffled together, each with as many samples as it would have at its own site. `on_step` is
     called after every step. With `optimizer_state = "keep"` the optimiser continues from the newest state in
@@ -84,7 +97,7 @@ def train_one_round(
     import torch
 
     from clients.local_steps import adamw, run_steps
-    from clients.optimizer_state import OptimizerStates
+    from clients.optimizer_state import OptimizerStates, load_shared, shared_moments
     from secfed.model import flatten, load_flat
 
     if server_round < 1:
@@ -105,17 +118,23 @@ def train_one_round(
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(streams.dropout_seed)
-        load_flat(model, start, layout)
+        load_flat(model, start[: layout.model_size], layout.model_layout())
         optimizer = adamw(model, plan.training)
+        samples = [samples_for(source, plan.training) for source in sources]
+        batch_size = batch_for(sources[0], plan.training) if len(sources) == 1 else plan.training.batch_size
+        steps = max(1, round(sum(samples) / batch_size))
         states = OptimizerStates(state_folder, owner=json.dumps([plan.digest().hex(), sites]), durable=durable_state)
         if plan.training.optimizer_state == "keep":
             states.restore(model, optimizer, before=server_round)
+        elif plan.training.optimizer_state == "average":
+            load_shared(model, optimizer, start[layout.model_size :], steps_taken=(server_round - 1) * steps)
         losses = run_steps(
             model,
             optimizer,
             plan=plan,
             samplers=samplers,
-            steps=tuple(_steps(sampler, plan.training) for sampler in samplers),
+            samples=samples,
+            steps=steps,
             server_round=server_round,
             sampling=streams.sampling,
             augmentation_seed=streams.augmentation_seed,
@@ -123,6 +142,8 @@ def train_one_round(
             on_step=on_step,
         )
     weights = flatten(model)
+    if plan.training.optimizer_state == "average":
+        weights = np.concatenate([weights, shared_moments(model, optimizer)])
     if not (np.isfinite(losses).all() and np.isfinite(weights).all()):
         raise SecfedError(
             f"training diverged at {' and '.join(sites)} in round {server_round}: loss or weights are not finite; "
@@ -134,7 +155,7 @@ def train_one_round(
         weights=weights,
         mean_loss=float(losses.mean()),
         steps=len(losses),
-        samples=len(losses) * plan.training.batch_size,
+        samples=sum(samples),
     )
 
 
@@ -190,9 +211,3 @@ def _sampler(source: TrainingSource, training: TrainingConfig) -> PatchSampler:
     if not source.cases:
         raise DataError(f"{source.site}: there are no cases to train on")
     return PatchSampler(source.cases, patch_size=training.patch_size, foreground_prob=training.foreground_prob)
-
-
-def _steps(sampler: PatchSampler, training: TrainingConfig) -> int:
-    if training.passes_per_round is None:
-        return training.steps_per_round
-    return max(1, round(training.passes_per_round * sampler.num_slices / training.batch_size))

@@ -49,7 +49,13 @@ def encode_update(
         delta=clipped.values,
         # A statistic that leaves its range is clamped like the delta is clipped: training may go on, and the integers
         # stay inside what the range analysis covers.
-        buffer_delta=np.clip(moved[layout.num_parameters :], -BUFFER_LIMIT, BUFFER_LIMIT),
+        buffer_delta=np.clip(moved[layout.num_parameters : layout.model_size], -BUFFER_LIMIT, BUFFER_LIMIT),
+        # Inside the range but for rounding: gradients are clipped to this norm before the optimiser sees them.
+        moments=np.clip(
+            trained.weights[layout.model_size :].astype(np.float64),
+            -plan.training.gradient_clip_norm,
+            plan.training.gradient_clip_norm,
+        ),
         weight=trained.example_weight,
         train_loss=trained.train_loss,
         validation=trained.validation,

@@ -141,6 +141,10 @@ class AugmentationConfig(Table):
 class TrainingConfig(Table):
     """Local training between two aggregations.
 
+    With `batch_cases`, `batch_size` is for a site with that many training cases, and other sites take their share, so
+    that equal numbers of steps are equal numbers of passes. AdamW's moments stay at the site between rounds ("keep"),
+    are forgotten ("reset") or ride in the protected vector and are averaged like the model ("average"): then all sites
+    step on one scale, and a site with little data is not drowned by its own normalisation.
     Every site takes `steps_per_round` steps, or, where `passes_per_round` is given, that many passes over its own
     slices or patches; both rules need nothing from other sites. `class_weights` (background first) are public
     constants, never computed from site data: they would be a release. `loss_over` says over what Dice and weighted
@@ -148,11 +152,12 @@ class TrainingConfig(Table):
     """
 
     batch_size: PositiveInt = 8
+    batch_cases: PositiveInt | None = None
     patch_size: tuple[PositiveInt, ...] = (64, 80)
     steps_per_round: PositiveInt = 20
     passes_per_round: Positive | None = None
     foreground_prob: Probability = 0.0
-    optimizer_state: Literal["keep", "reset"] = "keep"
+    optimizer_state: Literal["keep", "reset", "average"] = "keep"
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"

@@ -10,6 +10,7 @@ as fast or faster in either memory order. Groups are chosen per layer, so that e
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -52,6 +53,23 @@ def grid_factor(config: ModelConfig) -> int:
 def layout_of(model: nn.Module) -> ParameterLayout:
     """Names, shapes and order of the model's values in its flat vector."""
     return ParameterLayout(tuple(TensorSpec(name, tuple(t.shape), kind) for name, t, kind in _tensors(model)))
+
+
+def state_layout(model: nn.Module, optimizer_state: Literal["keep", "reset", "average"]) -> ParameterLayout:
+    """What a round starts from and gives back: the model, and AdamW's moments where sites share them.
+
+    The second moment travels as its root, whose range is that of the gradient.
+    """
+    layout = layout_of(model)
+    if optimizer_state != "average":
+        return layout
+    moments = tuple(
+        TensorSpec(f"optimizer.{moment}.{spec.name}", spec.shape, "moment")
+        for moment in ("first_moment", "root_second_moment")
+        for spec in layout.tensors
+        if spec.kind == "parameter"
+    )
+    return ParameterLayout(layout.tensors + moments)
 
 
 def flatten(model: nn.Module) -> FloatVector:

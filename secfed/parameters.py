@@ -1,8 +1,9 @@
 """A model as one vector: names, shapes and order of its tensors, its digest, and its file.
 
 Both parties use this module, the aggregator without torch: it sees a float32 vector and a layout, never a network.
-Parameters come first and floating buffers (running statistics of batch normalisation) after them; integer buffers are
-left out, because a sum of counters means nothing. Files are safetensors, which holds no code.
+Parameters come first, then floating buffers (running statistics of batch normalisation), then the optimiser's moments
+where a federation shares them; integer buffers are left out, because a sum of counters means nothing. Files are
+safetensors, which holds no code.
 
 What it does NOT protect: a digest binds a vector to a layout, but it is no signature, and files are not encrypted.
 """
@@ -25,7 +26,7 @@ from safetensors.numpy import save
 
 from secfed.errors import RunFolderError
 
-TensorKind = Literal["parameter", "buffer"]
+TensorKind = Literal["parameter", "buffer", "moment"]
 FloatVector = npt.NDArray[np.float32]
 
 _LAYOUT_KEY = "secfed.layout"
@@ -57,7 +58,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Which tensor stands where in a model's vector: parameters first, then floating buffers."""
+    """Which tensor stands where in a model's vector: parameters, then floating buffers, then moments."""
 
     tensors: tuple[TensorSpec, ...]
 
@@ -67,8 +68,8 @@ class ParameterLayout:
         if twice:
             raise ValueError(f"tensor names must differ, but {twice} stand twice")
         kinds = [kind for kind, _ in itertools.groupby(spec.kind for spec in self.tensors)]
-        if kinds not in ([], ["parameter"], ["buffer"], ["parameter", "buffer"]):
-            raise ValueError(f"parameters must come before buffers, got the order {kinds}")
+        if kinds != sorted(set(kinds), key=get_args(TensorKind).index):
+            raise ValueError(f"parameters must come before buffers and these before moments, got the order {kinds}")
 
     @property
     def num_parameters(self) -> int:
@@ -79,6 +80,20 @@ class ParameterLayout:
     def num_buffers(self) -> int:
         """Number of values that are tracked, not trained."""
         return sum(spec.size for spec in self.tensors if spec.kind == "buffer")
+
+    @property
+    def num_moments(self) -> int:
+        """Number of values that belong to the optimiser and not to the model."""
+        return sum(spec.size for spec in self.tensors if spec.kind == "moment")
+
+    @property
+    def model_size(self) -> int:
+        """Length of the part of the vector that is the model itself: parameters and buffers."""
+        return self.size - self.num_moments
+
+    def model_layout(self) -> "ParameterLayout":
+        """The layout without moments: what a file for users holds."""
+        return ParameterLayout(tuple(spec for spec in self.tensors if spec.kind != "moment"))
 
     @property
     def size(self) -> int:

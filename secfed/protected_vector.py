@@ -1,6 +1,6 @@
 """What one site hands to the sum: everything that may leave it, in one vector with fixed slots.
 
-    [ w * delta | w * buffer delta | w | w * training loss | validation sums and counts per modality ]
+    [ w * delta | w * buffer delta | w * moments | w | w * training loss | validation sums and counts per modality ]
 
 The vector is what protection hides: the aggregator learns the sum over sites and nothing else, so example counts and
 metrics stand here and never in a message header. `w = f(min(n, cap)) / f(cap)` lies in (0, 1].
@@ -35,10 +35,14 @@ METRIC_LIMITS: Mapping[str, float] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUpdate:
-    """A site's contribution before weighting; `delta` has shape (num_parameters,), already clipped."""
+    """A site's contribution before weighting; `delta` has shape (num_parameters,), already clipped.
+
+    `moments` are the optimiser's at the end of the round, not their change; their range is that of clipped gradients.
+    """
 
     delta: npt.NDArray[np.floating]
     buffer_delta: npt.NDArray[np.floating]
+    moments: npt.NDArray[np.floating]
     weight: float
     train_loss: float
     validation: Mapping[str, float]
@@ -50,6 +54,7 @@ class CohortAverage:
 
     delta: npt.NDArray[np.float64]
     buffer_delta: npt.NDArray[np.float64]
+    moments: npt.NDArray[np.float64]
     total_weight: float
     metrics: Mapping[str, float]
 
@@ -70,6 +75,10 @@ def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: i
     segments = [Segment(name="delta", length=layout.num_parameters, max_abs=plan.federation.clip_norm)]
     if layout.num_buffers:
         segments.append(Segment(name="buffers", length=layout.num_buffers, max_abs=BUFFER_LIMIT))
+    if layout.num_moments:
+        # AdamW's moments are means of gradients, and of their squares, each clipped to this norm.
+        limit = plan.training.gradient_clip_norm
+        segments.append(Segment(name="moments", length=layout.num_moments, max_abs=limit))
     segments.append(Segment(name="weight", length=1, max_abs=1.0))
     segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
     return VectorFormat(segments=tuple(segments), max_clients=cohort_size)
@@ -81,6 +90,8 @@ def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]
     np.multiply(update.delta, update.weight, out=values[slots.slice_of("delta")])
     if update.buffer_delta.size:
         values[slots.slice_of("buffers")] = update.weight * update.buffer_delta
+    if update.moments.size:
+        values[slots.slice_of("moments")] = update.weight * update.moments
     values[slots.slice_of("weight")] = update.weight
     loss = min(update.train_loss, METRIC_LIMITS["train_loss"])
     values[slots.slice_of("train_loss")] = update.weight * loss
@@ -104,8 +115,15 @@ def unpack_sum(values: npt.NDArray[np.float64], *, slots: VectorFormat) -> Cohor
         if cases > 0.5:
             dice = float(values[slots.slice_of(f"validation_dice_{modality}")][0])
             metrics[f"validation_dice_{modality}"] = dice / cases
-    has_buffers = any(segment.name == "buffers" for segment in slots.segments)
-    buffers = values[slots.slice_of("buffers")] / total if has_buffers else np.zeros(0)
+    present = {segment.name for segment in slots.segments}
+
+    def mean(name: str) -> npt.NDArray[np.float64]:
+        return values[slots.slice_of(name)] / total if name in present else np.zeros(0)
+
     return CohortAverage(
-        delta=values[slots.slice_of("delta")] / total, buffer_delta=buffers, total_weight=total, metrics=metrics
+        delta=mean("delta"),
+        buffer_delta=mean("buffers"),
+        moments=mean("moments"),
+        total_weight=total,
+        metrics=metrics,
     )

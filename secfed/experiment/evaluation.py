@@ -19,7 +19,7 @@ from aggregator.checkpoint import Checkpoints
 from aggregator.folder import CHECKPOINTS, AggregatorFolder
 from clients.evaluation import predict, score_case
 from clients.site import Site
-from clients.training import steps_for
+from clients.training import samples_for
 from secfed.config import RunConfig
 from secfed.data.cases import LABEL_MAPS, LabelMap
 from secfed.data.preprocessing import PreparedCase
@@ -30,11 +30,12 @@ from secfed.experiment.job_process import TESTED
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
 from secfed.model import build_model, load_flat
-from secfed.parameters import model_digest
+from secfed.parameters import model_digest, save_vector
 from secfed.results import MEAN, ResultRow
 
 OVERLAYS = "overlays.npz"
 SAMPLES = "samples.json"
+MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class CaseResult:
 
 
 def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) -> list[CaseResult]:
-    """Test the job's last checkpoint; writes `overlays.npz` and `samples.json` into the job's folder.
+    """Test the job's last checkpoint; writes model, pictures and sample counts into the job's folder.
 
     Raises:
         RunFolderError: the job has not reached its last round.
@@ -61,7 +62,8 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
         raise RunFolderError(f"{job.folder}: the job has not reached its last round")
     labels = LABEL_MAPS[config.task]
     model = build_model(spec.plan.model, num_classes=labels.num_classes)
-    load_flat(model, state.model, layout)
+    vector, model_layout = state.model[: layout.model_size], layout.model_layout()
+    load_flat(model, vector, model_layout)
     tested = job.folder / TESTED
     tested.write_text("", encoding="utf-8")
     results: list[CaseResult] = []
@@ -88,7 +90,9 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
         with tested.open("a", encoding="utf-8") as file:
             file.write(f"{test_set}/{case.patient}\n")
     save_overlays(job.folder / OVERLAYS, list(overlays.values()))
-    _save_samples(job, spec, digest=model_digest(state.model, layout).hex())
+    digest = model_digest(vector, model_layout).hex()
+    save_vector(job.folder / MODEL, vector, model_layout, metadata={"model": job.model, "sha256": digest})
+    _save_samples(job, spec, digest=digest)
     return results
 
 
@@ -202,9 +206,7 @@ def _save_samples(job: Job, spec: JobSpec, *, digest: str) -> None:
     seen = {}
     for folder in job.site_folders:
         for source in Site(folder).cases(spec.plan).sources:
-            samples = (
-                spec.plan.federation.rounds * steps_for(source, spec.plan.training) * spec.plan.training.batch_size
-            )
+            samples = spec.plan.federation.rounds * samples_for(source, spec.plan.training)
             slices = sum(case.image.shape[0] for case in source.cases)
             seen[source.site] = {"samples": samples, "passes": samples / slices}
     (job.folder / SAMPLES).write_text(json.dumps({"sources": seen, "model_hash": digest}), encoding="utf-8")

@@ -7,13 +7,15 @@ keeps its identities and its initial model.
 import json
 from pathlib import Path
 
+import numpy as np
+
 from aggregator.folder import INITIAL, PLAN, SITES
 from secfed.config import RunConfig, SiteConfig
 from secfed.data.cases import LABEL_MAPS
 from secfed.engines.job import Job
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
-from secfed.model import flatten, initial_model, layout_of
+from secfed.model import flatten, initial_model, state_layout
 from secfed.parameters import save_vector
 from secfed.provisioning import provision_simulation
 from secfed.site_config import SiteData, SiteFile, SitePolicy
@@ -58,6 +60,9 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     (job.aggregator_folder / PLAN).write_text(spec.plan.model_dump_json(indent=1), encoding="utf-8")
     (job.aggregator_folder / SITES).write_text(json.dumps(sorted(job.site_names)), encoding="utf-8")
     model = initial_model(spec.plan.model, LABEL_MAPS[spec.plan.task].num_classes, config.seed)
-    save_vector(job.aggregator_folder / INITIAL, flatten(model), layout_of(model), metadata={"seed": str(config.seed)})
+    layout = state_layout(model, spec.plan.training.optimizer_state)
+    vector = np.zeros(layout.size, np.float32)
+    vector[: layout.model_size] = flatten(model)
+    save_vector(job.aggregator_folder / INITIAL, vector, layout, metadata={"seed": str(config.seed)})
     ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
     return job

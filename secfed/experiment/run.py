@@ -142,7 +142,7 @@ def _curves(model: str, entries: list[dict[str, Any]]) -> list[CurvePoint]:
 
 
 def _copy_outputs(run: RunFolder, specs: list[JobSpec]) -> None:
-    from secfed.experiment.evaluation import OVERLAYS, load_overlays, save_overlays
+    from secfed.experiment.evaluation import MODEL, OVERLAYS, load_overlays, save_overlays
 
     figures = run.path / "figures"
     figures.mkdir(exist_ok=True)
@@ -151,9 +151,7 @@ def _copy_outputs(run: RunFolder, specs: list[JobSpec]) -> None:
         overlays += load_overlays(run.job_folder(spec.model) / OVERLAYS)
     save_overlays(figures / OVERLAYS, overlays)
     federated = run.job_folder("federated")
-    checkpoints = federated / AGGREGATOR_FOLDER / "checkpoints"
-    completed = json.loads((checkpoints / "latest.json").read_text(encoding="utf-8"))["completed"]
-    shutil.copyfile(checkpoints / f"round-{completed:06d}.safetensors", run.path / "model.safetensors")
+    shutil.copyfile(federated / MODEL, run.path / MODEL)
     view_file = federated / AGGREGATOR_FOLDER / VIEW
     if view_file.exists():
         view = json.loads(view_file.read_text(encoding="utf-8"))

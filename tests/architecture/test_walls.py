@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,17 +78,39 @@ def test_package_init_holds_a_docstring_only(package: str) -> None:
     assert ast.get_docstring(tree)
 
 
-@pytest.mark.parametrize("package", ["privacy", "clients", "aggregator", "secfed"])
-def test_no_module_draws_security_randomness_from_a_weak_source(package: str) -> None:
-    """`random` is never imported; numpy and torch draw only from generators that are passed in."""
+WEAK_DRAWS = {"torch.rand", "torch.randn", "torch.randint", "torch.randperm", "torch.normal", "torch.rand_like"}
+SEEDED_NUMPY = {"np.random.Generator", "np.random.default_rng", "np.random.SeedSequence"}
+
+
+def weak_randomness(tree: ast.AST, *, package: str) -> list[str]:
+    """`random` is never imported; numpy and torch draw only from generators that are passed in, and not in privacy."""
     found = []
-    for path in sorted((ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import) and any(alias.name == "random" for alias in node.names):
-                found.append(f"{path.name}: import random")
-            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("np.random.", "torch.rand")):
-                allowed = {"np.random.Generator", "np.random.default_rng", "np.random.SeedSequence"}
-                text = ast.unparse(node)
-                if package == "privacy" or not (text in allowed or text.startswith("torch.rand")):
-                    found.append(f"{path.name}: {text}")
-    assert not found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            found += [f"import {name}" for name in names if name == "random" or name.startswith("random.")]
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            plain = re.fullmatch(r"np\.random\.\w+", text) is not None
+            if plain and (package == "privacy" or text not in SEEDED_NUMPY):
+                found.append(text)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in WEAK_DRAWS:
+            given = {keyword.arg for keyword in node.keywords}
+            if package == "privacy" or "generator" not in given:
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("package", ["privacy", "clients", "aggregator", "secfed"])
+def test_no_module_draws_from_a_weak_or_global_source(package: str) -> None:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert paths
+    found = {path.name: weak_randomness(ast.parse(path.read_text(encoding="utf-8")), package=package) for path in paths}
+    assert not {name: lines for name, lines in found.items() if lines}
+
+
+@pytest.mark.parametrize(
+    "source", ["import random", "from random import choice", "np.random.rand(3)", "np.random.seed(0)", "torch.rand(3)"]
+)
+def test_the_search_for_weak_randomness_finds_it(source: str) -> None:
+    assert weak_randomness(ast.parse(source), package="secfed")
