@@ -5,6 +5,7 @@ from the same state as the first time. The files are local: moments say as much 
 never sent. They are safetensors, which holds no code.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.local_steps import BETAS
 from secfed.errors import RunFolderError
 from secfed.parameters import FloatVector, ParameterLayout, TensorSpec, load_vector, save_vector
 
 _KEPT_ROUNDS = 3
+_LARGEST_RATIO = (1 - BETAS[0]) / math.sqrt((1 - BETAS[1]) * (1 - BETAS[0] ** 2 / BETAS[1]))
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _NAME = re.compile(r"optimizer-round-(\d{6,})\.safetensors")
 
@@ -84,14 +87,15 @@ class OptimizerStates:
 def load_shared(model: nn.Module, optimizer: torch.optim.AdamW, moments: FloatVector, *, steps_taken: int) -> None:
     """Give a fresh optimiser the averaged moments (2 * num_parameters,): first moments, then roots of second moments.
 
-    The root is raised to the first moment's size where fixed-point rounding left it smaller: a second moment rounded
-    to nothing would turn a rounding error into a large step.
+    By the Cauchy-Schwarz inequality the first moment is at most `_LARGEST_RATIO` times the root of the second. Where
+    fixed-point rounding broke that, the root is raised: a second moment rounded to nothing would turn a rounding error
+    into a large step.
     """
     if not steps_taken:
         return
     parameters = list(model.parameters())
     first, root = (torch.from_numpy(half.copy()) for half in np.split(moments, 2))
-    second = torch.maximum(root, first.abs()).square()
+    second = torch.maximum(root, first.abs() / _LARGEST_RATIO).square()
     sizes = [parameter.numel() for parameter in parameters]
     state = {
         index: {
