@@ -68,7 +68,7 @@ def _execute(order: JobOrder) -> None:
     if order.engine == "ray":
         from secfed.engines import ray
 
-        ray.run(job)
+        ray.run(job, workers=order.workers)
     else:
         from secfed.engines import in_process
 

@@ -1,0 +1,62 @@
+"""The Ray engine runs the same apps and gives the same model; its failures reach the caller."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+from flwr.app import Context, RecordDict
+from small_federation import config, digest, journal, provision, train
+
+from secfed.engines import ray
+from secfed.errors import RoundAborted
+
+# A process of its own, as the experiment gives every job: what Ray leaves behind ends with it.
+SCRIPT = """
+import pickle, sys
+from pathlib import Path
+from secfed.engines import ray
+from secfed.errors import SecfedError
+try:
+    ray.run(pickle.loads(Path(sys.argv[1]).read_bytes()), workers=2)
+except SecfedError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def run_with_ray(job, folder):
+    (folder / "job.pickle").write_bytes(pickle.dumps(job))
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder / "job.pickle")], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_partition_is_the_site_of_its_number(tmp_path):
+    locate = ray.SiteOfPartition((tmp_path / "a", tmp_path / "b"))
+    context = Context(1, 2, {"partition-id": 1, "num-partitions": 2}, RecordDict(), {})
+    assert locate(context) == tmp_path / "b"
+
+
+@pytest.mark.slow
+def test_ray_gives_the_model_of_the_in_process_engine_and_says_nothing(scans, tmp_path):
+    run_config = config(scans)
+    in_process = provision(tmp_path / "in-process", run_config)
+    train(in_process)
+    job = provision(tmp_path / "ray", run_config)
+    ended = run_with_ray(job, tmp_path)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
+    assert [len(entry["survivors"]) for entry in journal(job)] == [4, 4]
+    assert digest(job) == digest(in_process)
+
+
+@pytest.mark.slow
+def test_an_aborted_round_reaches_the_caller_of_the_ray_engine(scans, tmp_path):
+    job = provision(tmp_path / "ray", config(scans))
+    for folder in job.site_folders[:3]:
+        (folder / "roster.cbor").write_bytes(b"damaged")
+    ended = run_with_ray(job, tmp_path)
+    assert ended.returncode == RoundAborted.exit_code
+    assert "1 sites answered stage 'join', 2 are needed" in ended.stdout
+    assert "refused: protocol" in ended.stdout
+    assert "roster" not in ended.stdout
