@@ -152,7 +152,8 @@ class Participant:
             header, vector = client.mask(request.payloads, encoded)
             self.site.keep(client)
         masked_at = time.perf_counter()
-        self.site.books.histogram(encoded, server_round=request.binding.server_round)
+        if request.binding.server_round == plan.federation.rounds:
+            self.site.books.histogram(encoded, server_round=request.binding.server_round)
         self.site.books.timing(
             server_round=request.binding.server_round,
             training_seconds=trained_at - started,

@@ -25,16 +25,20 @@ YEAR_SECONDS = 365 * 24 * 3600
 
 
 def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file that only its owner may read, atomically; `durable` means that it survives a power cut too."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Write a file that only its owner may read; `durable` means whole and on the disk, whatever happens meanwhile.
+
+    Otherwise the file is overwritten in place: a kill in that instant may leave it damaged.
+    """
+    target = path.with_name(f".{path.name}.{os.getpid()}") if durable else path
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(descriptor, data)
         if durable:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    temporary.replace(path)
+    if durable:
+        target.replace(path)
 
 
 def make_identity(folder: Path, *, name: str, rounding_key: bytes) -> bytes:

@@ -60,9 +60,9 @@ class SiteData(Table):
 class SiteFile(Table):
     """The whole of `site.toml`. Several data sets are for the centralised reference.
 
-    `durable_state` forces every change of the protocol state to the disk before its message leaves, so that a power cut
-    cannot bring back a state whose upload was already sent. Only a simulation turns it off: there all parties stop
-    together, and what goes on afterwards is a new session with new keys.
+    `durable_state` forces every change of the protocol state to the disk, whole, before its message leaves, so that
+    neither a kill nor a power cut can bring back a state whose upload was already sent. Only a simulation turns it off:
+    there all parties stop together, and what goes on afterwards is a new session with new keys.
     """
 
     name: SiteName
