@@ -36,6 +36,7 @@ from flwr.supercore.task_identity import TaskIdentity
 import aggregator.app
 import clients.app
 from secfed.engines.job import Job
+from secfed.engines.lifeline import stop_with_parent
 
 SUPERLINK_NODE = 1
 RUN_ID = 7
@@ -79,7 +80,7 @@ class InProcessGrid(Grid):
         if workers > 1:
             # One single-process pool per worker pins each site to one process, whose caches then stay warm.
             self._pools = [
-                ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_set_identity)
+                ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_worker)
                 for _ in range(min(workers, len(self.nodes)))
             ]
 
@@ -191,6 +192,11 @@ def _collect(message: Message, future: "Future[bytes]") -> Message:
     if error is not None:
         return _superlink_error(message, Error(NODE_UNAVAILABLE, f"worker died: {error}"))
     return message_from_proto(MessageProto.FromString(future.result()))
+
+
+def _start_worker() -> None:
+    stop_with_parent()
+    _set_identity()
 
 
 def _set_identity() -> None:

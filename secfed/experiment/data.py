@@ -17,6 +17,7 @@ from secfed.config import DataSource, PreprocessingConfig, RunConfig, SiteConfig
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
 from secfed.data.readers import DataSet, read_amos22
+from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError
 
 
@@ -157,6 +158,7 @@ _progress: "Queue[str | None] | None" = None
 
 def _share(queue: "Queue[str | None]") -> None:
     global _progress  # noqa: PLW0603 - a process pool hands a queue to its workers in no other way
+    stop_with_parent()
     _progress = queue
 
 

@@ -6,20 +6,18 @@ job whose parent has died stops at once, since a second process must not train i
 
 import json
 import os
-import threading
-import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from secfed.config import RunConfig
+from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import SecfedError
 
 SCORES = "scores.json"
 FAILURE = "failure.json"
 TESTED = "tested.txt"
-PARENT_POLL_SECONDS = 0.5
 
 EngineName = Literal["in_process", "ray"]
 
@@ -37,7 +35,7 @@ class JobOrder:
 
 def execute(order: JobOrder) -> None:
     """Entry point of the process; exits with the error's code after writing `failure.json`."""
-    _stop_with_parent()
+    stop_with_parent()
     from secfed.experiment.run_folder import RunFolder
 
     folder = RunFolder(order.run_folder).job_folder(order.model)
@@ -94,14 +92,3 @@ def _fail(folder: Path, message: str, code: int) -> None:
     (folder / FAILURE).write_text(json.dumps(failure), encoding="utf-8")
     # Worker threads of an engine may still wait for messages that will never come.
     os._exit(code)
-
-
-def _stop_with_parent() -> None:
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
