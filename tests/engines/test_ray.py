@@ -28,7 +28,11 @@ except SecfedError as error:
 def run_with_ray(job, folder):
     (folder / "job.pickle").write_bytes(pickle.dumps(job))
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder / "job.pickle")], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", SCRIPT, str(folder / "job.pickle")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
