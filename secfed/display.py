@@ -30,9 +30,11 @@ from secfed.experiment.run import Progress as RunProgress
 from secfed.experiment.scheduler import JobProgress
 from secfed.results import RunRecord
 
+EQUAL_PASSES_TOLERANCE = 0.02
+
 TITLES = {
     "federated": "Federated",
-    "federated_without_augmentation": "Federated, no augmentation",
+    "federated_without_augmentation": "Federated, no GIN",
     "centralised": "Centralised",
 }
 
@@ -106,6 +108,7 @@ class Summary:
     ratio_to_centralised: float | None
     augmentation_gain_mr: float | None
     masking_share: float | None
+    equal_passes: bool
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -113,31 +116,37 @@ class Summary:
             "models": list(self.rows),
             "ratio_to_centralised": self.ratio_to_centralised,
             "augmentation_gain_mr": self.augmentation_gain_mr,
+            "equal_passes": self.equal_passes,
             "masking_share_of_time": self.masking_share,
             "seconds": self.record.provenance.seconds_total,
         }
 
     def print(self, console: Console, *, run_folder: Path, report: Path) -> None:
         """The table at the end of a run."""
-        table = Table(title=f"{self.record.name}: mean over organs, test patients")
-        table.add_column("model")
         modalities = self.record.test_modalities()
+        table = Table(title=f"{self.record.name}: mean over organs of the test patients")
+        table.add_column("model", no_wrap=True)
         for modality in modalities:
-            table.add_column(f"{modality} Dice", justify="right")
-            table.add_column(f"{modality} HD95 mm", justify="right")
-        table.add_column("mean Dice", justify="right")
-        table.add_column("protection")
-        table.add_column("seconds", justify="right")
+            table.add_column(f"Dice {modality}", justify="right")
+        table.add_column("Dice", justify="right", style="bold")
+        for modality in modalities:
+            table.add_column(f"HD95 {modality}", justify="right")
+        table.add_column("s", justify="right")
         for row in self.rows:
-            cells = [TITLES.get(row["model"], row["model"])]
-            for modality in modalities:
-                cells += [_number(row[f"dice_{modality}"], 3), _number(row[f"hd95_{modality}"], 1)]
-            table.add_row(*cells, _number(row["dice"], 3), row["protection"], f"{row['seconds']:.0f}")
+            table.add_row(
+                TITLES.get(row["model"], row["model"]),
+                *(_number(row[f"dice_{modality}"], 3) for modality in modalities),
+                _number(row["dice"], 3),
+                *(_number(row[f"hd95_{modality}"], 1) for modality in modalities),
+                f"{row['seconds']:.0f}",
+            )
         console.print(table)
+        console.print("Dice is 3D, HD95 in mm, s is seconds of training; one seed.", style="dim", highlight=False)
         if self.ratio_to_centralised is not None:
+            passes = "the same number of" if self.equal_passes else "ANOTHER number of"
             console.print(
-                f"Federated reaches {100 * self.ratio_to_centralised:.1f} % of centralised training's Dice "
-                "at the same number of passes over the data.",
+                f"Federated reaches {100 * self.ratio_to_centralised:.1f} % of centralised training, "
+                f"at {passes} passes over the data.",
                 highlight=False,
             )
         if self.augmentation_gain_mr is not None:
@@ -145,9 +154,8 @@ class Summary:
                 f"Augmentation moves MRI Dice by {self.augmentation_gain_mr:+.3f} in this federation.", highlight=False
             )
         if self.masking_share is not None:
-            console.print(
-                f"Masking took {100 * self.masking_share:.1f} % of the federated job's time.", highlight=False
-            )
+            share = f"{100 * self.masking_share:.1f} %"
+            console.print(f"Masking took {share} of the federated job's time.", highlight=False)
         console.print("No differential privacy in this run: masking hides single updates, the sum is seen.")
         console.print(f"Run folder: {run_folder}", soft_wrap=True, highlight=False)
         console.print(f"Report:     {report}", soft_wrap=True, highlight=False)
@@ -169,14 +177,16 @@ def summary(record: RunRecord) -> Summary:
                 found = results.score(record.results, model=model, modality=modality, metric=metric)
                 row[f"{metric}_{modality}"] = None if found is None else found.mean
         rows.append(row)
-    federated = record.job("federated")
-    masked = federated is not None and federated.protection != "plain" and federated.seconds > 0
+    federated, centralised = record.job("federated"), record.job("centralised")
+    ours, theirs = (None if job is None else job.effective_passes() for job in (federated, centralised))
+    masked = federated is not None and federated.protection != "plain"
     return Summary(
         record=record,
         rows=tuple(rows),
         ratio_to_centralised=results.ratio(record),
         augmentation_gain_mr=results.gain(record, modality="MR"),
-        masking_share=federated.protection_seconds / federated.seconds if federated is not None and masked else None,
+        masking_share=federated.protection_share() if federated is not None and masked else None,
+        equal_passes=ours is not None and theirs is not None and abs(ours / theirs - 1) <= EQUAL_PASSES_TOLERANCE,
     )
 
 
