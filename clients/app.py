@@ -7,6 +7,7 @@ Flower sends the text of an exception to the server, so none may escape: whateve
 of five public words, and the reason is written to the site's own log.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def create_app(locate: Callable[[Context], Path] = site_folder_of_node) -> Clien
 
     def register(stage: Stage) -> None:
         def handle(message: Message, context: Context) -> Message:
-            return _handle(message, stage, locate(context))
+            return _handle(message, stage, locate=lambda: locate(context))
 
         if stage is Stage.TRAIN:
             app.train()(handle)
@@ -56,11 +57,13 @@ def create_app(locate: Callable[[Context], Path] = site_folder_of_node) -> Clien
     return app
 
 
-def _handle(message: Message, stage: Stage, folder: Path) -> Message:
-    books = Books(folder / "books")
+def _handle(message: Message, stage: Stage, *, locate: Callable[[], Path]) -> Message:
+    books: Books | None = None
     binding = Binding(run=bytes(32), session=bytes(32))
     name = "unknown"
     try:
+        folder = locate()
+        books = Books(folder / "books")
         site = Site(folder)
         name = site.name
         request = decode_request(message.content, max_vector_length=MAX_VECTOR_LENGTH)
@@ -69,10 +72,20 @@ def _handle(message: Message, stage: Stage, folder: Path) -> Message:
         return Message(encode_reply(Participant(site).answer(request)), reply_to=message)
     except Exception as error:
         reason = _public_reason(error)
-        books.log("refused", stage=stage.value, round=binding.server_round, reason=reason, error=repr(error))
+        _note(books, stage=stage.value, round=binding.server_round, reason=reason, error=repr(error))
         return Message(
             encode_refusal(Refusal(stage=stage, binding=binding, site=name, reason=reason)), reply_to=message
         )
+
+
+def _note(books: Books | None, **details: str | int) -> None:
+    """Write a refusal to the site's log, or to the node's own output where there is none to write to."""
+    try:
+        if books is None:
+            raise FileNotFoundError("this node was started without a site folder")
+        books.log("refused", **details)
+    except OSError as error:
+        logging.getLogger(__name__).warning("the site's log cannot be written (%s); refused: %s", error, details)
 
 
 def _require_stage(request: Request, stage: Stage) -> None:

@@ -19,7 +19,7 @@ from privacy.secagg.client import SecAggClient
 from secfed.config import TrainingPlan
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import DataError, PolicyRefusal
-from secfed.messages import Reply, Request, Stage
+from secfed.messages import BadMessage, Reply, Request, Stage
 from secfed.parameters import ParameterLayout, model_digest
 from secfed.protected_vector import example_weight, vector_format
 
@@ -48,8 +48,10 @@ class Participant:
 
     def join(self, request: Request) -> Reply:
         """Agree to a plan, or refuse it; in masked runs the reply advertises this session's keys."""
-        plan = TrainingPlan.model_validate_json(_text_field(request, "plan"))
-        layout = ParameterLayout.from_json(_text_field(request, "layout"))
+        plan, layout = _offer(request)
+        if self.site.has_joined(request.binding.session):
+            # Keys and masks of a session are for one use; another attempt needs another session.
+            raise PolicyRefusal("this site has joined that session already")
         self.site.file.policy.check_plan(plan, num_parameters=layout.num_parameters)
         _check_layout(plan, layout)
         session = Session(
@@ -88,7 +90,9 @@ class Participant:
             raise PolicyRefusal("the share stage carries no announcement")
         payload = client.begin_round(request.payloads[0])
         announced = client.announcement
-        if announced is None or announced.plan_hash != session.plan.digest():
+        if announced is None or announced.round_number != request.binding.sequence:
+            raise PolicyRefusal("the announced round is not the one that the request is bound to")
+        if announced.plan_hash != session.plan.digest():
             raise PolicyRefusal("the announced plan is not the one that this site agreed to")
         if announced.vector_length != _slots(session).length:
             raise PolicyRefusal("the announced vector length is not that of the agreed model")
@@ -105,11 +109,18 @@ class Participant:
         model = request.vector
         if model is None or model.shape != (layout.size,):
             raise PolicyRefusal("the train stage must carry the global model in the agreed layout")
+        if not 1 <= request.binding.server_round <= plan.federation.rounds:
+            raise PolicyRefusal(
+                f"round {request.binding.server_round} was asked for, the agreed plan has rounds 1 to "
+                f"{plan.federation.rounds}"
+            )
         client = None
         if plan.protection.mode == "masked":
             client = self.site.protocol_client()
             announced = client.announcement
-            if announced is None or model_digest(model, layout) != announced.model_hash:
+            if announced is None or announced.round_number != request.binding.sequence:
+                raise PolicyRefusal("the request is bound to another round than the open one")
+            if model_digest(model, layout) != announced.model_hash:
                 raise PolicyRefusal("the model is not the one that was announced for this round")
         else:
             self.site.file.policy.check_cohort(_int_field(request, "cohort_size"))
@@ -175,6 +186,15 @@ class Participant:
 
     def _reply(self, request: Request, payload: bytes, vector: npt.NDArray[np.uint32] | None = None) -> Reply:
         return Reply(stage=request.stage, binding=request.binding, site=self.site.name, payload=payload, vector=vector)
+
+
+def _offer(request: Request) -> tuple[TrainingPlan, ParameterLayout]:
+    try:
+        plan = TrainingPlan.model_validate_json(_text_field(request, "plan"))
+        layout = ParameterLayout.from_json(_text_field(request, "layout"))
+    except ValueError as error:
+        raise BadMessage(f"the offered plan or layout cannot be read: {error}") from error
+    return plan, layout
 
 
 def _slots(session: Session) -> VectorFormat:

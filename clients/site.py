@@ -16,6 +16,7 @@ from typing import Any
 from clients.books import Books
 from clients.training import TrainingSource
 from privacy import cbor
+from privacy.errors import HostileInputError
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.identity import Identity
@@ -31,6 +32,7 @@ from secfed.site_config import SiteData, SiteFile, load_site_file
 
 SESSION_FILE = "session.cbor"
 MAX_SESSION_BYTES = 64 * 2**20
+_SESSION_FIELDS = {"run", "session", "plan", "layout", "max_clients", "client"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,13 @@ class Site:
             }
         )
 
+    def has_joined(self, session: bytes) -> bool:
+        """Whether this session is the open one; a damaged state is of no session and gives way to the next."""
+        try:
+            return bool(self._session_record()["session"] == session)
+        except (PolicyRefusal, ConfigError):
+            return False
+
     def session(self, *, run: bytes, session: bytes) -> Session:
         """The open session; raises PolicyRefusal where the request belongs to another."""
         record = self._session_record()
@@ -141,9 +150,12 @@ class Site:
         path = self.state / SESSION_FILE
         if not path.exists():
             raise PolicyRefusal("this site has no open session")
-        record = cbor.from_cbor(path.read_bytes(), max_bytes=MAX_SESSION_BYTES)
-        if not isinstance(record, dict):
-            raise ConfigError(f"{path}: damaged; delete it and let the site join again")
+        try:
+            record = cbor.from_cbor(path.read_bytes(), max_bytes=MAX_SESSION_BYTES)
+        except HostileInputError as error:
+            raise ConfigError(f"{path}: damaged, the site has to join a new session: {error}") from error
+        if not isinstance(record, dict) or record.keys() != _SESSION_FIELDS:
+            raise ConfigError(f"{path}: of another version, the site has to join a new session")
         return record
 
     def _write_session(self, record: Mapping[str, Any]) -> None:
