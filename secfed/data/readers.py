@@ -126,7 +126,7 @@ def _case(folder: Path, path: Path, key: str, entry: object, modality: Modality 
         patient=patient,
         image=image,
         label=_file(folder, path, label) if label else None,
-        modality=modality or _modality(image, patient),
+        modality=modality or _modality(image),
     )
 
 
@@ -140,11 +140,19 @@ def _file(folder: Path, path: Path, relative: str) -> Path:
     return file
 
 
-def _modality(image: Path, patient: str) -> Modality:
-    match = _AMOS_NAME.fullmatch(patient)
+def modality_by_name(image: Path) -> Modality | None:
+    """What an AMOS22 id says: up to amos_0500 CT, above MRI; None for a name without such an id."""
+    match = _AMOS_NAME.fullmatch(image.name.removesuffix(".gz").removesuffix(".nii"))
     if match is None:
+        return None
+    return Modality.CT if int(match[1]) <= _LAST_CT_ID else Modality.MR
+
+
+def _modality(image: Path) -> Modality:
+    modality = modality_by_name(image)
+    if modality is None:
         raise DataError(
             f"{image}: the name holds no AMOS22 id (amos_0001 to amos_0500 CT, above MRI), so the modality cannot be "
             "told; say it: modality = 'CT' or 'MR'"
         )
-    return Modality.CT if int(match[1]) <= _LAST_CT_ID else Modality.MR
+    return modality

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-from secfed.config import DataSource, PreprocessingConfig, RunConfig, SiteConfig
+from secfed.config import DataSource, PreprocessingConfig, RunConfig
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
-from secfed.data.readers import DataSet, read_amos22
+from secfed.data.readers import DataSet, modality_by_name, read_amos22
 from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError
 
@@ -72,14 +72,24 @@ def used_cases(task: DataTask, data_set: DataSet) -> tuple[Case, ...]:
     """The labelled cases that the run reads: training and validation of a site, everything labelled of a test set.
 
     Raises:
-        DataError: a site's cases have another modality, or there is nothing to use.
+        DataError: a site has nothing to train on, a test set has no labels, or the name of a site's scan says that it
+            was made with another modality than the site's.
     """
+    if not task.is_test and not any(case.label is not None for case in data_set.training):
+        raise DataError(f"{task.folder}: site '{task.name}' has no labelled training cases")
     cases = data_set.training + data_set.validation
     if task.is_test:
         cases += data_set.test
     cases = tuple(case for case in cases if case.label is not None)
     if not cases:
         raise DataError(f"{task.folder}: '{task.name}' has no labelled cases")
+    for case in cases:
+        told = modality_by_name(case.image)
+        if task.modality is not None and told not in (None, task.modality):
+            raise DataError(
+                f"{case.image}: an id of {told} in site '{task.name}', which is configured as {task.modality}; "
+                "a site holds one modality"
+            )
     return cases
 
 
@@ -193,12 +203,3 @@ def generate(task: DataTask) -> None:
         seed=task.seed,
         on_case=lambda _: _report(task.name),
     )
-
-
-def check_site_modality(site: SiteConfig, data_set: DataSet) -> None:
-    """Raise DataError unless every case of a site has the site's modality."""
-    for case in data_set.training + data_set.validation:
-        if case.modality != Modality(site.modality):
-            raise DataError(
-                f"{case.image}: {case.modality} in site '{site.name}', which is configured as {site.modality}"
-            )
