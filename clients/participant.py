@@ -169,7 +169,7 @@ class Participant:
             server_round=request.binding.server_round,
             training_seconds=trained_at - started,
             encoding_seconds=encoded_at - trained_at,
-            masking_seconds=masked_at - encoded_at,
+            masking_seconds=0.0 if client is None else masked_at - encoded_at,
             samples=outcome.samples,
         )
         return self._reply(request, header, vector)
