@@ -148,17 +148,24 @@ def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None
 
     if engine not in ("in_process", "ray"):
         raise ConfigError(f"--engine = '{engine}': known engines are in_process and ray")
-    with RunDisplay(config, quiet=as_json) as display:
-        record = run_experiment(
-            config,
-            out=out,
-            engine="ray" if engine == "ray" else "in_process",
-            resume=resume,
-            cores=cores,
-            progress=display.progress,
+    try:
+        with RunDisplay(config, quiet=as_json) as display:
+            record = run_experiment(
+                config,
+                out=out,
+                engine="ray" if engine == "ray" else "in_process",
+                resume=resume,
+                cores=cores,
+                progress=display.progress,
+            )
+            display.status("Writing the report")
+            page = build_report([out], out=out / "report.html")
+    except KeyboardInterrupt:
+        # Caught here, because Typer turns one that reaches it into a silent exit.
+        errors.print(
+            f"stopped; `--out {out} --resume` goes on from the last finished round", markup=False, soft_wrap=True
         )
-        display.status("Writing the report")
-        page = build_report([out], out=out / "report.html")
+        raise typer.Exit(130) from None
     if as_json:
         _print_json({"run": str(out), "report": str(page), "summary": summary(record).as_dict()})
     else:
@@ -176,9 +183,6 @@ def main() -> None:
     except SecfedError as error:
         errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("stopped; add --resume to go on")
-        sys.exit(130)
 
 
 if __name__ == "__main__":
