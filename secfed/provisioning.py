@@ -31,12 +31,11 @@ def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
     """
     target = path.with_name(f".{path.name}.{os.getpid()}") if durable else path
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, data)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
         if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            file.flush()
+            os.fsync(file.fileno())
     if durable:
         target.replace(path)
 
