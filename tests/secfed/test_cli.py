@@ -316,7 +316,7 @@ def test_a_run_from_start_to_finish(secfed, scans, tmp_path):
     assert (code, json.loads(text)) == (0, {"report": str(tmp_path / "page.html")})
     code, text, _ = secfed("run", path, "--out", out, "--resume")
     assert code == 0
-    for word in ("Federated", "Centralised", "masked", "plain", str(out / "report.html")):
+    for word in ("Federated", "Centralised", "Dice", "HD95", str(out / "report.html")):
         assert word in text
 
 
