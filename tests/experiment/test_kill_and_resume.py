@@ -16,7 +16,7 @@ from small_federation import config, digest, provision, train, tree
 from secfed.provenance import source_root
 from secfed.results import RunRecord
 
-ROUNDS = 16
+ROUNDS = 10
 PATIENCE_SECONDS = 60
 
 
@@ -88,7 +88,7 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_model(scans, tmp
     stops = [
         (lambda: (out / "cache").exists() and any((out / "cache").iterdir()), False),
         (lambda: lines(journal) >= 1, False),
-        (lambda: lines(journal) >= 5, True),
+        (lambda: lines(journal) >= 4, True),
     ]
     more = []
     for reached, group in stops:
