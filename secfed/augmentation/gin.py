@@ -36,6 +36,15 @@ class GinParameters:
     alpha: Tensor
     chosen: Tensor
 
+    def rows(self, rows: Tensor) -> "GinParameters":
+        """The networks of some images only."""
+        return GinParameters(
+            weights=tuple(weight[rows] for weight in self.weights),
+            shifts=tuple(shift[rows] for shift in self.shifts),
+            alpha=self.alpha[rows],
+            chosen=self.chosen[rows],
+        )
+
 
 def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Tensor:
     """Augmented images (B, C, *spatial), 2D or 3D, in the dtype given; the input is left as it was.
@@ -56,7 +65,14 @@ def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Ten
     if config.probability == 0 or images.shape[0] == 0:
         return images.clone()
     parameters = draw_gin_parameters(images, config=config, generator=generator)
-    return apply_gin(images, parameters, negative_slope=config.negative_slope)
+    if images.device.type != "cpu":
+        # Choosing images by index would make the host wait for the device, so all of them are computed there.
+        return apply_gin(images, parameters, negative_slope=config.negative_slope)
+    rows = parameters.chosen.nonzero().squeeze(1)
+    augmented = images.detach().clone()
+    if len(rows):
+        augmented[rows] = apply_gin(images[rows], parameters.rows(rows), negative_slope=config.negative_slope)
+    return augmented
 
 
 def draw_gin_parameters(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> GinParameters:
