@@ -137,6 +137,18 @@ class AugmentationConfig(Table):
     gin: GinConfig = GinConfig()
     affine: AffineConfig = AffineConfig()
 
+    def label(self) -> str:
+        """The method as results name it: "gin" is the paper's; a variant says in what it differs."""
+        if self.method != "gin":
+            return self.method
+        paper = GinConfig()
+        differs = [
+            f"{name} {getattr(self.gin, name)}"
+            for name in GinConfig.model_fields
+            if getattr(self.gin, name) != getattr(paper, name)
+        ]
+        return f"gin ({', '.join(differs)})" if differs else "gin"
+
 
 class TrainingConfig(Table):
     """Local training between two aggregations.

@@ -139,7 +139,7 @@ def _row(
     return ResultRow(
         model=spec.model,
         training=spec.training,
-        augmentation=spec.plan.augmentation.method,
+        augmentation=spec.plan.augmentation.label(),
         protection=spec.plan.protection.mode,
         privacy="off",
         test_modality=modality,

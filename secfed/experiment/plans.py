@@ -43,8 +43,11 @@ def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) 
     each: dict[str, tuple[SiteConfig, ...]] = {site.name: (site,) for site in config.sites}
     match reference:
         case "without_augmentation":
-            bare = plan.model_copy(update={"augmentation": plan.augmentation.model_copy(update={"method": "none"})})
-            return [JobSpec(model="federated_without_augmentation", training="federated", plan=bare, participants=each)]
+            bare = plan.augmentation.model_copy(update={"method": "none"})
+            clean = _in_plain(plan).model_copy(update={"augmentation": bare})
+            return [
+                JobSpec(model="federated_without_augmentation", training="federated", plan=clean, participants=each)
+            ]
         case "centralised":
             everything = {"centralised": config.sites}
             return [JobSpec(model="centralised", training="centralised", plan=_alone(plan), participants=everything)]
@@ -71,13 +74,16 @@ def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) 
             ]
 
 
-def _unprotected(plan: TrainingPlan) -> TrainingPlan:
+def _in_plain(plan: TrainingPlan) -> TrainingPlan:
+    # Masking changes no bit of a model, so a reference need not pay for it.
     return plan.model_copy(
-        update={
-            "protection": plan.protection.model_copy(update={"mode": "plain", "threshold": None}),
-            "federation": plan.federation.model_copy(update={"min_cohort": 1}),
-        }
+        update={"protection": plan.protection.model_copy(update={"mode": "plain", "threshold": None})}
     )
+
+
+def _unprotected(plan: TrainingPlan) -> TrainingPlan:
+    federation = plan.federation.model_copy(update={"min_cohort": 1})
+    return _in_plain(plan).model_copy(update={"federation": federation})
 
 
 def _alone(plan: TrainingPlan) -> TrainingPlan:

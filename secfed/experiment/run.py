@@ -107,7 +107,7 @@ def _job_record(spec: JobSpec, folder: Path, entries: list[dict[str, Any]]) -> J
     return JobRecord(
         model=spec.model,
         training=spec.training,
-        augmentation=spec.plan.augmentation.method,
+        augmentation=spec.plan.augmentation.label(),
         protection=spec.plan.protection.mode,
         rounds=len(rounds),
         seconds=sum(entry["seconds"] for entry in entries),

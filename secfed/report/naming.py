@@ -44,15 +44,16 @@ def protection_name(protection: str) -> str:
 
 
 def augmentation_name(augmentation: str) -> str:
-    """'gin' -> 'GIN'."""
-    return _AUGMENTATIONS.get(augmentation, augmentation)
+    """'gin (width 8)' -> 'GIN (width 8)'."""
+    method, _, variant = augmentation.partition(" ")
+    return f"{_AUGMENTATIONS.get(method, method)} {variant}".strip()
 
 
 def model_name(model: str, record: RunRecord) -> str:
     """'site:ct-1' -> 'ct-1 alone'."""
     kind, _, rest = model.partition(":")
     if model == "federated_without_augmentation":
-        return f"Federated, no {augmentation_of(record) or 'augmentation'}"
+        return f"Federated, no {(augmentation_of(record) or 'augmentation').partition(' ')[0]}"
     if rest and kind == "site":
         return f"{rest} alone"
     if rest and kind == "modality":

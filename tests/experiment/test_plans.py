@@ -34,7 +34,7 @@ def test_every_reference_becomes_its_jobs(scans):
         "modality:MR",
     ]
     assert specs["federated"].plan.protection.mode == "masked"
-    assert specs["federated_without_augmentation"].plan.protection.mode == "masked"
+    assert specs["federated_without_augmentation"].plan.protection.mode == "plain"
     assert specs["federated_without_augmentation"].plan.augmentation.method == "none"
     assert list(specs["modality:CT"].participants) == ["ct-a", "ct-b"]
     assert specs["modality:CT"].modalities == {"CT"}
