@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,18 @@ def modules_after(statement: str) -> set[str]:
     program = f"{statement}; import sys, json; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_every_room_of_secfed_has_its_layer() -> None:
+    """A new module must say where it stands, or the contract would not see it."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = {name.strip() for layer in contracts[0]["layers"] for name in layer.split("|")}
+    rooms = {
+        f"secfed.{path.stem}"
+        for path in (ROOT / "secfed").iterdir()
+        if (path.suffix == ".py" or (path / "__init__.py").exists()) and path.stem != "__init__"
+    }
+    assert rooms | {"clients", "aggregator", "privacy"} == layers
 
 
 @pytest.fixture(scope="module")
