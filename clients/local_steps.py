@@ -18,8 +18,6 @@ from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingConfig, TrainingPlan
 from secfed.data.sampling import PatchSampler
 
-# Adam's second moment forgets in 100 instead of 1,000 steps, because a whole run has a few thousand at most.
-BETAS = (0.9, 0.99)
 _ONE_CYCLE_RISE = 0.3
 _ONE_CYCLE_START = 1 / 25
 _ONE_CYCLE_END = 1 / 250_000
@@ -30,7 +28,9 @@ _FLOAT16_SCALE = 1024.0
 
 def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     """The local optimiser; `run_steps` sets the learning rate before every step."""
-    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=BETAS, weight_decay=training.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        model.parameters(), lr=0.0, betas=training.adam_betas, weight_decay=training.weight_decay, fused=True
+    )
 
 
 def memory_format(plan: TrainingPlan, device: torch.device) -> torch.memory_format:

@@ -14,12 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.local_steps import BETAS
 from secfed.errors import RunFolderError
 from secfed.parameters import FloatVector, ParameterLayout, TensorSpec, load_vector, save_vector
 
 _KEPT_ROUNDS = 3
-_LARGEST_RATIO = (1 - BETAS[0]) / math.sqrt((1 - BETAS[1]) * (1 - BETAS[0] ** 2 / BETAS[1]))
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _NAME = re.compile(r"optimizer-round-(\d{6,})\.safetensors")
 
@@ -87,7 +85,7 @@ class OptimizerStates:
 def load_shared(model: nn.Module, optimizer: torch.optim.AdamW, moments: FloatVector, *, steps_taken: int) -> None:
     """Give a fresh optimiser the averaged moments (2 * num_parameters,): first moments, then roots of second moments.
 
-    By the Cauchy-Schwarz inequality the first moment is at most `_LARGEST_RATIO` times the root of the second. Where
+    By the Cauchy-Schwarz inequality the first moment is at most a constant times the root of the second. Where
     fixed-point rounding broke that, the root is raised: a second moment rounded to nothing would turn a rounding error
     into a large step.
     """
@@ -95,7 +93,7 @@ def load_shared(model: nn.Module, optimizer: torch.optim.AdamW, moments: FloatVe
         return
     parameters = list(model.parameters())
     first, root = (torch.from_numpy(half.copy()) for half in np.split(moments, 2))
-    second = torch.maximum(root, first.abs() / _LARGEST_RATIO).square()
+    second = torch.maximum(root, first.abs() / _largest_ratio(*optimizer.defaults["betas"])).square()
     sizes = [parameter.numel() for parameter in parameters]
     state = {
         index: {
@@ -108,6 +106,11 @@ def load_shared(model: nn.Module, optimizer: torch.optim.AdamW, moments: FloatVe
         )
     }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _largest_ratio(beta1: float, beta2: float) -> float:
+    """Bound of |first moment| / root of the second, over all sequences of gradients; needs beta1^2 < beta2."""
+    return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
 
 
 def shared_moments(model: nn.Module, optimizer: torch.optim.AdamW) -> FloatVector:

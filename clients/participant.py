@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from clients.device import torch_device
 from clients.site import Session, Site, SiteCases
 from clients.update import TrainedRound, encode_update, rounding_stream
 from privacy.fixed_point import VectorFormat
@@ -125,9 +126,10 @@ class Participant:
         else:
             self.site.file.policy.check_cohort(_int_field(request, "cohort_size"))
         cases: SiteCases = self.site.cases(plan)
+        device = torch_device(self.site.file.device)
         validation = {}
         if request.fields.get("validate") == 1 and cases.validation:
-            scores = mean_dice_by_modality(model, layout, cases.validation, plan=plan)
+            scores = mean_dice_by_modality(model, layout, cases.validation, plan=plan, device=device)
             validation = {
                 f"validation_{kind}_{modality.lower()}": value
                 for modality, (dice_sum, count) in scores.items()
@@ -141,6 +143,7 @@ class Participant:
             layout=layout,
             server_round=request.binding.server_round,
             state_folder=self.site.state,
+            device=device,
             durable_state=self.site.file.durable_state,
         )
         trained_at = time.perf_counter()

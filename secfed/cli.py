@@ -36,6 +36,23 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfi
 CoresOption = Annotated[int | None, typer.Option("--cores", min=1, help="CPU cores to use; default: all.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from secfed.provenance import code_digest, versions
+
+        sys.stdout.write(f"secfed {versions()['secfed']} (code {code_digest()[:12]})\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Federated training of one CT and MRI segmentation model across hospitals, with every update masked."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")] = Path("runs/demo"),

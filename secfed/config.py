@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from secfed.errors import ConfigError
 
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -172,6 +173,7 @@ class TrainingConfig(Table):
     optimizer_state: Literal["keep", "reset", "average"] = "keep"
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.99)
     schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
     warmup_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     gradient_clip_norm: Positive = 5.0
@@ -180,6 +182,13 @@ class TrainingConfig(Table):
     loss_over: Literal["batch", "image"] = "batch"
     class_weights: tuple[Positive, ...] | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _betas(self) -> Self:
+        first, second = self.adam_betas
+        if first**2 >= second:
+            raise ValueError(f"adam_betas = {list(self.adam_betas)}: the square of the first must be below the second")
+        return self
 
 
 class FederationConfig(Table):

@@ -15,6 +15,7 @@ from secfed.config import ModalityName, PositiveInt, SiteName, Table, TrainingPl
 from secfed.errors import ConfigError, PolicyRefusal
 
 SITE_FILE = "site.toml"
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class SitePolicy(Table):
@@ -67,6 +68,7 @@ class SiteFile(Table):
 
     name: SiteName
     durable_state: bool = True
+    device: DeviceName = "auto"
     data: Annotated[tuple[SiteData, ...], Field(min_length=1)]
     policy: SitePolicy = SitePolicy()
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from aggregator.checkpoint import Checkpoints
 from aggregator.folder import CHECKPOINTS, AggregatorFolder
+from clients.device import device_description, torch_device
 from clients.evaluation import predict, score_case
 from clients.site import Site
 from clients.training import samples_for
@@ -61,7 +61,8 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
     if state is None or state.completed < spec.plan.federation.rounds:
         raise RunFolderError(f"{job.folder}: the job has not reached its last round")
     labels = LABEL_MAPS[config.task]
-    model = build_model(spec.plan.model, num_classes=labels.num_classes)
+    device = torch_device("auto")
+    model = build_model(spec.plan.model, num_classes=labels.num_classes).to(device)
     vector, model_layout = state.model[: layout.model_size], layout.model_layout()
     load_flat(model, vector, model_layout)
     tested = job.folder / TESTED
@@ -69,9 +70,7 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
     results: list[CaseResult] = []
     overlays: dict[str, dict[str, Any]] = {}
     for test_set, case in test_cases(config, run_folder=run.path):
-        prediction = predict(
-            model, case, plan=spec.plan, device=torch.device("cpu"), batch_size=config.evaluation.batch_size
-        )
+        prediction = predict(model, case, plan=spec.plan, device=device, batch_size=config.evaluation.batch_size)
         for score in score_case(case, prediction, label_map=labels):
             results.append(
                 CaseResult(
@@ -92,7 +91,7 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
     save_overlays(job.folder / OVERLAYS, list(overlays.values()))
     digest = model_digest(vector, model_layout).hex()
     save_vector(job.folder / MODEL, vector, model_layout, metadata={"model": job.model, "sha256": digest})
-    _save_samples(job, spec, digest=digest)
+    _save_samples(job, spec, digest=digest, device=device_description(device))
     return results
 
 
@@ -201,7 +200,7 @@ def load_overlays(path: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _save_samples(job: Job, spec: JobSpec, *, digest: str) -> None:
+def _save_samples(job: Job, spec: JobSpec, *, digest: str, device: str) -> None:
     """How often each data set was seen, so that a reader can check that jobs are compared at equal passes."""
     seen = {}
     for folder in job.site_folders:
@@ -209,4 +208,6 @@ def _save_samples(job: Job, spec: JobSpec, *, digest: str) -> None:
             samples = spec.plan.federation.rounds * samples_for(source, spec.plan.training)
             slices = sum(case.image.shape[0] for case in source.cases)
             seen[source.site] = {"samples": samples, "passes": samples / slices}
-    (job.folder / SAMPLES).write_text(json.dumps({"sources": seen, "model_hash": digest}), encoding="utf-8")
+    (job.folder / SAMPLES).write_text(
+        json.dumps({"sources": seen, "model_hash": digest, "device": device}), encoding="utf-8"
+    )

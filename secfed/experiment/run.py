@@ -84,7 +84,7 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
             code_digest=code_digest(),
             seed=config.seed,
             versions=versions(),
-            device="cpu",
+            device=_device(run),
             python=platform_line(),
             started=started,
             seconds_total=round(seconds, 1),
@@ -95,6 +95,14 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
     )
 
 
+def _device(run: RunFolder) -> str:
+    """What the federated model was tested on, and trained on where its sites had the choice."""
+    from secfed.experiment.evaluation import SAMPLES
+
+    samples = json.loads((run.job_folder("federated") / SAMPLES).read_text(encoding="utf-8"))
+    return str(samples["device"])
+
+
 def _job_record(spec: JobSpec, folder: Path, entries: list[dict[str, Any]]) -> JobRecord:
     rounds = [entry for entry in entries if entry["event"] == "round"]
     timings = {
@@ -102,7 +110,9 @@ def _job_record(spec: JobSpec, folder: Path, entries: list[dict[str, Any]]) -> J
         for site in (folder / SITES_FOLDER).iterdir()
         for entry in read_journal(site / "books" / TIMINGS)
     }
-    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    from secfed.experiment.evaluation import SAMPLES
+
+    samples = json.loads((folder / SAMPLES).read_text(encoding="utf-8"))
     protection = sum(entry["protection_seconds"] for entry in entries)
     return JobRecord(
         model=spec.model,

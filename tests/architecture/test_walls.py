@@ -21,7 +21,9 @@ def modules_after(statement: str) -> set[str]:
 
 def test_every_room_of_secfed_has_its_layer() -> None:
     """A new module must say where it stands, or the contract would not see it."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     layers = {name.strip() for layer in contracts[0]["layers"] for name in layer.split("|")}
     rooms = {
         f"secfed.{path.stem}"
