@@ -111,7 +111,7 @@ def _gain_figure(record: RunRecord) -> Markup | None:
         return None
     first = "MR" if "MR" in known else next(iter(known))
     others = [f"{signed(value)} on {modality_name(key)}" for key, value in known.items() if key != first]
-    reference = model_name("federated_without_augmentation", record).lower().replace(name.lower(), name)
+    reference = model_name("federated_without_augmentation", record)
     detail = f"mean Dice, against {reference}{'; ' + words(others) if others else ''}"
     return _figure(signed(known[first]), f"from {name} on {modality_name(first)}", detail)
 

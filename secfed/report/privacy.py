@@ -1,7 +1,7 @@
 """What this run protected and what it did not, in words for a governance board."""
 
 from secfed.report.markup import Markup, join, tag
-from secfed.report.naming import has_guarantee
+from secfed.report.naming import has_guarantee, model_name
 from secfed.report.run_folder import ReportedRun
 from secfed.results import RunRecord
 
@@ -41,10 +41,15 @@ def privacy_section(run: ReportedRun) -> Markup:
 
 
 def _protections(record: RunRecord) -> list[Markup]:
-    modes = dict.fromkeys(row.protection for row in record.results if row.training == "federated")
+    """One statement where all federated models were protected alike, else one for each, under its name."""
+    modes = {row.model: row.protection for row in record.results if row.training == "federated"}
+    alike = len(set(modes.values())) <= 1
     return [
-        _statement("Against the aggregator", _AGGREGATOR.get(mode, f"Updates travelled under the protection “{mode}”."))
-        for mode in modes
+        _statement(
+            "Against the aggregator" if alike else f"Against the aggregator: {model_name(model, record)}",
+            _AGGREGATOR.get(mode, f"Updates travelled under the protection “{mode}”."),
+        )
+        for model, mode in (list(modes.items())[:1] if alike else modes.items())
     ]
 
 

@@ -673,3 +673,20 @@ def test_text_and_lines_stand_out_in_light_and_dark(scheme: int) -> None:
 
 def test_attributes_are_escaped_too() -> None:
     assert tag("p", "a<b", title='"><script>') == '<p title="&quot;&gt;&lt;script&gt;">a&lt;b</p>'
+
+
+def test_models_under_different_protections_are_told_apart_by_name(tmp_path: Path) -> None:
+    record = fake_record()
+    reference = "federated_without_augmentation"
+    mixed = dataclasses.replace(
+        record,
+        results=tuple(
+            dataclasses.replace(row, protection="plain") if row.model == reference else row for row in record.results
+        ),
+    )
+    text = report(tmp_path / "mixed", record=mixed)
+    assert "Against the aggregator: Federated<" in text
+    assert "Against the aggregator: Federated, no GIN<" in text
+    alike = report(tmp_path / "alike", record=record)
+    assert "Against the aggregator<" in alike
+    assert "Against the aggregator:" not in alike
