@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Federated training of one CT and MRI segmentation model across hospitals, with every update masked.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make and look at data.")

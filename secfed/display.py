@@ -67,8 +67,9 @@ class RunDisplay:
         )
 
     def status(self, text: str) -> None:
-        """One line without a bar."""
-        self._bars.console.print(f"[dim]{text}[/]", highlight=False)
+        """One line without a bar; nothing in quiet mode."""
+        if not self._bars.disable:
+            self._bars.console.print(f"[dim]{text}[/]", highlight=False)
 
     def _data_started(self, volumes: int) -> None:
         self._data = self._bars.add_task("Data", total=volumes, note="")
