@@ -20,6 +20,11 @@ VARIANTS = {
             "rounds": 3,
         }
     },
+    "the demo's: shared moments, batches by size": {
+        "training": {"optimizer_state": "average", "batch_cases": 2, "gradient_clip_norm": 1.0},
+        "model": {"normalisation": "batch"},
+        "federation": {"rounds": 3},
+    },
     "gin off, passes, validation": {
         "augmentation": {"method": "none"},
         "training": {"passes_per_round": 0.5},
