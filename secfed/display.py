@@ -28,9 +28,8 @@ from secfed.config import RunConfig
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run import Progress as RunProgress
 from secfed.experiment.scheduler import JobProgress
+from secfed.report.headline import passes_sentence
 from secfed.results import RunRecord
-
-EQUAL_PASSES_TOLERANCE = 0.02
 
 TITLES = {
     "federated": "Federated",
@@ -178,8 +177,7 @@ def summary(record: RunRecord) -> Summary:
                 found = results.score(record.results, model=model, modality=modality, metric=metric)
                 row[f"{metric}_{modality}"] = None if found is None else found.mean
         rows.append(row)
-    federated, centralised = record.job("federated"), record.job("centralised")
-    ours, theirs = (None if job is None else job.effective_passes() for job in (federated, centralised))
+    federated = record.job("federated")
     masked = federated is not None and federated.protection != "plain"
     return Summary(
         record=record,
@@ -187,7 +185,7 @@ def summary(record: RunRecord) -> Summary:
         ratio_to_centralised=results.ratio(record),
         augmentation_gain_mr=results.gain(record, modality="MR"),
         masking_share=federated.protection_share() if federated is not None and masked else None,
-        equal_passes=ours is not None and theirs is not None and abs(ours / theirs - 1) <= EQUAL_PASSES_TOLERANCE,
+        equal_passes=passes_sentence(record)[1],
     )
 
 

@@ -26,16 +26,12 @@ from secfed.data.preprocessing import PreparedCase
 from secfed.engines.job import Job
 from secfed.errors import RunFolderError
 from secfed.experiment.data import test_cases
-from secfed.experiment.job_process import TESTED
+from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, TESTED
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
 from secfed.model import build_model, load_flat
 from secfed.parameters import model_digest, save_vector
 from secfed.results import MEAN, ResultRow
-
-OVERLAYS = "overlays.npz"
-SAMPLES = "samples.json"
-MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

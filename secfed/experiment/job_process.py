@@ -15,7 +15,11 @@ from secfed.config import RunConfig
 from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import SecfedError
 
+# What a finished job leaves in its folder; named here, where nothing imports torch.
 SCORES = "scores.json"
+SAMPLES = "samples.json"
+OVERLAYS = "overlays.npz"
+MODEL = "model.safetensors"
 FAILURE = "failure.json"
 TESTED = "tested.txt"
 

@@ -17,7 +17,7 @@ from clients.books import HISTOGRAM, TIMINGS
 from secfed.config import RunConfig
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
-from secfed.experiment.job_process import SCORES, EngineName, JobOrder
+from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder
 from secfed.experiment.plans import JobSpec, job_specs
 from secfed.experiment.run_folder import RunFolder
 from secfed.experiment.scheduler import JobProgress, run_jobs
@@ -97,8 +97,6 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
 
 def _device(run: RunFolder) -> str:
     """What the federated model was tested on, and trained on where its sites had the choice."""
-    from secfed.experiment.evaluation import SAMPLES
-
     samples = json.loads((run.job_folder("federated") / SAMPLES).read_text(encoding="utf-8"))
     return str(samples["device"])
 
@@ -110,8 +108,6 @@ def _job_record(spec: JobSpec, folder: Path, entries: list[dict[str, Any]]) -> J
         for site in (folder / SITES_FOLDER).iterdir()
         for entry in read_journal(site / "books" / TIMINGS)
     }
-    from secfed.experiment.evaluation import SAMPLES
-
     samples = json.loads((folder / SAMPLES).read_text(encoding="utf-8"))
     protection = sum(entry["protection_seconds"] for entry in entries)
     return JobRecord(
@@ -152,7 +148,7 @@ def _curves(model: str, entries: list[dict[str, Any]]) -> list[CurvePoint]:
 
 
 def _copy_outputs(run: RunFolder, specs: list[JobSpec]) -> None:
-    from secfed.experiment.evaluation import MODEL, OVERLAYS, load_overlays, save_overlays
+    from secfed.experiment.evaluation import load_overlays, save_overlays
 
     figures = run.path / "figures"
     figures.mkdir(exist_ok=True)
