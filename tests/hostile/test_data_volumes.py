@@ -41,7 +41,9 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path):
     refuse(tmp_path / "folder.nii.gz", "not a readable NIfTI file")
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x1f\x8b", bytes(400), gzip.compress(b"hello", mtime=0), gzip.compress(b"", mtime=0)])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\x1f\x8b", bytes(400), gzip.compress(b"hello", mtime=0), gzip.compress(b"", mtime=0)]
+)
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.txt"])
 def test_bytes_that_are_no_volume(tmp_path: Path, name: str, data: bytes):
     (tmp_path / name).write_bytes(data)
