@@ -3,7 +3,8 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from Crypto.Protocol.SecretSharing import Shamir
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.errors import MisuseError
@@ -44,6 +45,31 @@ def test_all_single_pairs_of_a_small_sharing_reconstruct():
         assert shamir.combine({x: shares[x] for x in pair}, threshold=2) == secret
 
 
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_recombining_equals_pycryptodome(data):
+    """For any shares at all, so also for those that no polynomial of a dealer gave."""
+    count = data.draw(st.integers(1, 12) | st.just(100))
+    small, large = st.integers(1, 100), st.integers(1, 2**128 - 1)
+    coordinates = data.draw(st.lists(small | large, min_size=count, max_size=count, unique=True))
+    threshold = data.draw(st.integers(1, min(count, 20)))
+    recombiner = shamir.Recombiner(coordinates, threshold=threshold)
+    for _ in range(2):
+        shares = {x: data.draw(st.binary(min_size=32, max_size=32)) for x in coordinates}
+        chosen = sorted(coordinates)[:threshold]
+        halves = (
+            Shamir.combine([(x, shares[x][half]) for x in chosen], ssss=False) for half in (slice(16), slice(16, 32))
+        )
+        assert recombiner.combine(shares) == b"".join(halves)
+
+
+def test_a_hundred_holders_reconstruct_many_secrets():
+    secrets = [bytes([i]) * 32 for i in range(2)]
+    dealt = [shamir.split(secret, threshold=67, share_count=100) for secret in secrets]
+    recombiner = shamir.Recombiner(range(34, 101), threshold=67)
+    assert [recombiner.combine(shares) for shares in dealt] == secrets
+
+
 def test_one_changed_share_changes_the_secret():
     shares = shamir.split(bytes(32), threshold=3, share_count=4)
     shares[2] = bytes([shares[2][0] ^ 1]) + shares[2][1:]
@@ -69,6 +95,20 @@ def test_two_sharings_of_one_secret_differ():
 def test_impossible_shares_are_the_callers_mistake(shares, threshold):
     with pytest.raises(MisuseError):
         shamir.combine(shares, threshold=threshold)
+
+
+@pytest.mark.parametrize("coordinates", [[1, 1], [1, 2, 2], [0, 1], [1, 2**128], [1]])
+def test_impossible_holders_are_the_callers_mistake(coordinates):
+    with pytest.raises(MisuseError):
+        shamir.Recombiner(coordinates, threshold=2)
+
+
+def test_a_missing_share_is_the_callers_mistake_and_a_surplus_one_is_ignored():
+    shares = shamir.split(bytes(32), threshold=2, share_count=4)
+    recombiner = shamir.Recombiner([1, 2, 3], threshold=2)
+    assert recombiner.combine(shares) == recombiner.combine({1: shares[1], 2: shares[2]}) == bytes(32)
+    with pytest.raises(MisuseError, match=r"coordinates \[2\]"):
+        recombiner.combine({1: shares[1], 3: shares[3]})
 
 
 @pytest.mark.parametrize(("secret", "threshold", "count"), [(bytes(31), 2, 3), (bytes(32), 0, 3), (bytes(32), 4, 3)])
