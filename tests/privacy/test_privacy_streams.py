@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from Crypto.Cipher import AES
 
+from privacy import streams
 from privacy.cbor import from_cbor, to_cbor
 from privacy.errors import MisuseError
 from privacy.streams import Keystream, add_streams, derive_key
@@ -49,6 +50,24 @@ def test_several_streams_at_once_are_the_same_as_one_after_the_other():
     for i, key in enumerate(keys):
         Keystream(key).add_to(apart, sign=1 if i % 2 else -1)
     assert np.array_equal(together, apart)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("consumed", [0, 5, 40_000])
+def test_masking_does_not_depend_on_the_number_of_threads(monkeypatch, threads, consumed):
+    """Whole counts, counts that a thread enters halfway, and a last range that is shorter than the others."""
+    monkeypatch.setattr(streams, "thread_count", lambda: threads)
+    first, second = Keystream(KEY), Keystream(bytes(32))
+    first.words(consumed)
+    length = 4 * streams._RANGE_WORDS + 12_347
+    accumulator = np.full(length, 7, dtype=np.uint32)
+    add_streams(accumulator, [(first, 1), (second, -1)])
+    monkeypatch.setattr(streams, "thread_count", lambda: 1)
+    in_order = [Keystream(KEY), Keystream(bytes(32))]
+    in_order[0].words(consumed)
+    assert np.array_equal(accumulator, np.uint32(7) + in_order[0].words(length) - in_order[1].words(length))
+    assert np.array_equal(first.words(9), in_order[0].words(9)), "the stream continues behind what was added"
+    assert np.array_equal(second.words(9), in_order[1].words(9))
 
 
 def test_uniforms_take_53_bits_of_two_words_each():
