@@ -4,7 +4,8 @@
     ├── MisuseError (also a ValueError)   the caller broke a rule: a wrong argument, a wrong order
     │   └── RangeError                    a value does not fit the fixed-point range: refused, never wrapped
     └── HostileInputError                 bytes from outside are not what an honest party would send
-        └── TooFewSurvivorsError          fewer parties than the threshold answered: nothing is unmasked
+        ├── TooFewSurvivorsError          fewer parties than the threshold answered: nothing is unmasked
+        └── ProvenCheatingError           signed messages contradict each other, and anyone can check that they do
 
 Malformed, expired and forged input raise the same class, so that an attacker cannot tell them apart from the outside;
 the message is for the local log only and never carries a secret.
@@ -33,3 +34,11 @@ class HostileInputError(PrivacyError):
 
 class TooFewSurvivorsError(HostileInputError):
     """Fewer parties than the threshold answered a stage, so the round ends and nothing is unmasked."""
+
+
+class ProvenCheatingError(HostileInputError):
+    """`party` signed messages that contradict each other; `evidence` lets anyone check it (privacy.secagg.blame)."""
+
+    def __init__(self, reason: str, *, party: str, evidence: bytes) -> None:
+        super().__init__(reason, party=party)
+        self.evidence = evidence

@@ -23,7 +23,7 @@ from privacy.cbor import to_cbor
 from privacy.cores import thread_count
 from privacy.errors import MisuseError
 
-SUITE = "secfed-secagg/1 X25519+ML-KEM-768 HKDF-SHA256 AES-256-CTR AES-256-GCM Ed25519"
+SUITE = "secfed-secagg/2 X25519+ML-KEM-768 HKDF-SHA256 AES-256-CTR AES-256-GCM Ed25519"
 """Stands in every derivation and every signature; a change of any algorithm or format changes it."""
 
 KEY_BYTES = 32

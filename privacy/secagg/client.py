@@ -6,39 +6,49 @@ Run by a site. Methods take UNVERIFIED bytes and return the bytes to send next:
     ADVERTISED    encapsulate_keys      -> ENCAPSULATED    S1
     ENCAPSULATED  confirm_keys          -> CONFIRMED       S2
     CONFIRMED     accept_confirmations  -> READY
-    READY         begin_round           -> SHARED          R1
-    SHARED        mask                  -> UPLOADED        R2, once per round
-    UPLOADED      unmask                -> READY           R4, once per round
-    SHARED or UPLOADED   begin_round of a later round -> SHARED; the open round and its secrets are given up
+    READY         share                 -> SHARED          R1
+    SHARED        accept                -> ACCEPTED        R2, or -> READY with a complaint
+    ACCEPTED      mask                  -> UPLOADED        R2, once per round
+    UPLOADED      agree                 -> AGREED          R3, once per round
+    AGREED        unmask                -> READY           R4, once per round
+    SHARED to AGREED   share for a later round -> SHARED; the open round and its secrets are given up
 
 Anything else raises HostileInputError and changes nothing, because the order of steps is the aggregator's to drive and
 so not to be trusted. **Store `to_bytes()` before sending what a method returned**: a client that forgets an upload
-could be made to upload twice under one mask.
+could be made to upload twice under one mask, one that forgets an agreement to agree twice.
 
 Source: Bonawitz et al. 2017 (eprint 2017/281), figure 4, with hybrid pair keys and wrapped pair secrets in place of the
-shared X25519 key. It does not protect what the sum itself says about a client, and it has no consistency round (R3).
+shared X25519 key. It does not protect what the sum itself says about a client.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Self
 
+from privacy.entropy import SYSTEM_ENTROPY, Entropy
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg import client_round, client_setup
 from privacy.secagg.client_state import ClientFloors, ClientState, Stage
+from privacy.secagg.differencing import NOTHING_OPENED, OpenedSums
 from privacy.secagg.identity import Identity
 from privacy.secagg.key_agreement import SessionKeys
-from privacy.secagg.messages import RoundAnnouncement, session_context
+from privacy.secagg.messages import session_context
+from privacy.secagg.receipt import Receipt
+from privacy.secagg.requests import RoundAnnouncement
 from privacy.secagg.roster import Roster
 from privacy.secagg.seat import Seat
 from privacy.streams import Words
 
-__all__ = ["ClientFloors", "SecAggClient"]
+__all__ = ["ClientFloors", "OpenedSums", "SecAggClient"]
+
+_SETUP = ("CREATED", "ADVERTISED", "ENCAPSULATED", "CONFIRMED")
 
 
 class SecAggClient:
     """One client in one session; build it with `create` or `from_bytes`."""
 
-    def __init__(self, state: ClientState, *, identity: Identity, roster: Roster) -> None:
+    def __init__(
+        self, state: ClientState, *, identity: Identity, roster: Roster, entropy: Entropy = SYSTEM_ENTROPY
+    ) -> None:
         if identity.name not in roster or roster.public_key(identity.name) != identity.public_key:
             raise MisuseError(
                 f"the roster (version {roster.version}) does not list {identity.name!r} with this identity's key"
@@ -46,17 +56,29 @@ class SecAggClient:
         if state.name != identity.name or state.roster_digest != roster.digest:
             raise MisuseError(f"the state belongs to {state.name!r} or to another roster, not to {identity.name!r}")
         self._state = state
+        self._entropy = entropy
         self._seat = Seat(identity=identity, roster=roster, session=state.session)
 
     @classmethod
-    def create(cls, *, identity: Identity, roster: Roster, session: bytes, floors: ClientFloors) -> Self:
+    def create(
+        cls,
+        *,
+        identity: Identity,
+        roster: Roster,
+        session: bytes,
+        floors: ClientFloors,
+        opened: OpenedSums = NOTHING_OPENED,
+        entropy: Entropy = SYSTEM_ENTROPY,
+    ) -> Self:
         """A client at the start of a session; `session` is 16 to 32 bytes that no earlier session used.
+
+        `opened` is what the site helped to open in earlier sessions.
 
         Raises:
             MisuseError: the identity is not in the roster, or the session has a wrong length.
         """
         session_context(session, roster)
-        keys = SessionKeys.generate()
+        keys = SessionKeys.generate(entropy)
         state = ClientState(
             stage="CREATED",
             name=identity.name,
@@ -69,17 +91,18 @@ class SecAggClient:
             setup_digests={},
             chain_keys={},
             excluded={},
+            opened=opened,
         )
-        return cls(state, identity=identity, roster=roster)
+        return cls(state, identity=identity, roster=roster, entropy=entropy)
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, identity: Identity, roster: Roster) -> Self:
+    def from_bytes(cls, data: bytes, *, identity: Identity, roster: Roster, entropy: Entropy = SYSTEM_ENTROPY) -> Self:
         """A client as `to_bytes` stored it.
 
         Raises:
             MisuseError: damaged bytes, or another site's, or another roster.
         """
-        return cls(ClientState.from_bytes(data), identity=identity, roster=roster)
+        return cls(ClientState.from_bytes(data), identity=identity, roster=roster, entropy=entropy)
 
     def to_bytes(self) -> bytes:
         """Everything that the next process needs. The bytes hold secrets."""
@@ -98,7 +121,7 @@ class SecAggClient:
     @property
     def peers(self) -> tuple[str, ...]:
         """From READY on, the clients with which pair keys are confirmed."""
-        return tuple(sorted(self._state.chain_keys)) if self.stage in ("READY", "SHARED", "UPLOADED") else ()
+        return tuple(sorted(self._state.chain_keys)) if self.stage not in _SETUP else ()
 
     @property
     def excluded(self) -> Mapping[str, str]:
@@ -107,9 +130,21 @@ class SecAggClient:
 
     @property
     def announcement(self) -> RoundAnnouncement | None:
-        """What the open round is about, to be compared with the model and plan at hand before masking."""
+        """From ACCEPTED on, what the open round is about, to be compared with the model and plan at hand."""
         open_round = self._state.round
-        return None if open_round is None else RoundAnnouncement.from_bytes(open_round.announcement)
+        if open_round is None or not open_round.announcement:
+            return None
+        return RoundAnnouncement.from_bytes(open_round.announcement)
+
+    @property
+    def opened(self) -> OpenedSums:
+        """What this client has helped to open; it goes on into the site's next session."""
+        return self._state.opened
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """In AGREED, what this site can later hold against a transcript; to be kept with the site's own books."""
+        return client_round.receipt(self._state) if self.stage == "AGREED" else None
 
     def advertise_keys(self) -> bytes:
         """S0: fresh public keys, signed."""
@@ -146,39 +181,61 @@ class SecAggClient:
         self._require("CONFIRMED")
         self._state = client_setup.accept_confirmations(self._state, self._seat, confirmations)
 
-    def begin_round(self, announcement: bytes) -> bytes:
+    def share(self, invitation: bytes) -> bytes:
         """R1: shares for a round that this site's floors allow; ratchets every pair key past the round.
 
         Raises:
-            HostileInputError: the announcement is malformed, for another session or roster, not newer than the last
+            HostileInputError: the invitation is malformed, for another session or roster, not newer than the last
                 round, below a floor, or names too few confirmed peers.
         """
-        self._require("READY", "SHARED", "UPLOADED")
-        self._state, message = client_round.begin_round(self._state, self._seat, announcement)
+        self._require("READY", "SHARED", "ACCEPTED", "UPLOADED", "AGREED")
+        self._state, message = client_round.share(self._state, self._seat, invitation, self._entropy)
         return message
 
-    def mask(self, shares: Sequence[bytes], vector: Words) -> tuple[bytes, Words]:
-        """R2: given the R1 messages of U1 (own included), the signed header and the masked vector, both to be sent.
+    def accept(self, announcement: bytes, shares: Sequence[bytes]) -> bytes | None:
+        """R2, before training: check what the round is about, and the R1 messages of U1 (own included).
+
+        Returns None where all is well. Otherwise a complaint to be sent instead of an upload: a dealer's shares
+        contradict its commitments, and this client's part in the round is over.
+
+        Raises:
+            HostileInputError: the announcement is for another invitation, U1 is too small or lacks this client, or a
+                message does not verify; `party` names the peer whose message is to blame.
+        """
+        self._require("SHARED")
+        self._state, complaint = client_round.accept(self._state, self._seat, announcement, shares)
+        return complaint
+
+    def mask(self, vector: Words) -> tuple[bytes, Words]:
+        """R2: the signed header and the masked vector, both to be sent.
 
         `vector` is uint32 of shape (vector_length,), as `fixed_point.encode` returns it; it is not changed.
 
         Raises:
             MisuseError: the vector has another type or length than announced.
-            HostileInputError: U1 is too small, lacks this client, or holds a message that does not verify; `party`
-                names the peer whose message is to blame.
         """
-        self._require("SHARED")
-        self._state, header, masked = client_round.mask(self._state, self._seat, shares, vector)
+        self._require("ACCEPTED")
+        self._state, header, masked = client_round.mask(self._state, self._seat, vector)
         return header, masked
+
+    def agree(self, request: bytes) -> bytes:
+        """R3: this client's one signature on the survivor set of the round.
+
+        Raises:
+            HostileInputError: the survivors are too few, lack this client, are no subset of U1, a header is not signed
+                for this round and this U1, or the sum would single a site out (privacy.secagg.differencing).
+        """
+        self._require("UPLOADED")
+        self._state, message = client_round.agree(self._state, self._seat, request)
+        return message
 
     def unmask(self, request: bytes) -> bytes:
         """R4: for each survivor the share of its self seed, for each dropped client of U1 the share of its wrap key.
 
         Raises:
-            HostileInputError: the survivors are too few, lack this client, are no subset of U1, or a header is not
-                signed for this round and this U1.
+            HostileInputError: fewer than the threshold of survivors agreed, or one agreed to another set.
         """
-        self._require("UPLOADED")
+        self._require("AGREED")
         self._state, message = client_round.unmask(self._state, self._seat, request)
         return message
 

@@ -15,11 +15,14 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from privacy.cbor import Encodable, from_cbor, to_cbor
 from privacy.errors import HostileInputError, MisuseError
+from privacy.secagg.differencing import NOTHING_OPENED, OpenedSums, SecondSum
 from privacy.secagg.envelope import NO_PREVIOUS
 from privacy.secagg.threshold import default_threshold
 from privacy.streams import SUITE
 
-Stage: TypeAlias = Literal["CREATED", "ADVERTISED", "ENCAPSULATED", "CONFIRMED", "READY", "SHARED", "UPLOADED"]
+Stage: TypeAlias = Literal[
+    "CREATED", "ADVERTISED", "ENCAPSULATED", "CONFIRMED", "READY", "SHARED", "ACCEPTED", "UPLOADED", "AGREED"
+]
 
 _MAX_STATE_BYTES = 16 * 2**20
 
@@ -28,7 +31,8 @@ _MAX_STATE_BYTES = 16 * 2**20
 class ClientFloors:
     """What a site insists on, whatever the aggregator announces.
 
-    `min_threshold` None means floor(2 n / 3) + 1 for the cohort at hand; at most n / 2 is refused always.
+    `min_threshold` None means floor(2 n / 3) + 1 for the cohort at hand; at most n / 2 is refused always. The last two
+    are the rules of `privacy.secagg.differencing`.
 
     Raises:
         MisuseError: min_cohort below 2 (one client is no sum), or a limit below 1.
@@ -37,14 +41,21 @@ class ClientFloors:
     min_cohort: int
     min_threshold: int | None = None
     max_vector_length: int = 2**28
+    second_sum: SecondSum = "same survivors"
+    min_cohort_change: int = 1
 
     def __post_init__(self) -> None:
         if self.min_cohort < 2:
             raise MisuseError(
                 f"min_cohort = {self.min_cohort} must be at least 2: the sum over one client is its update"
             )
-        if self.max_vector_length < 1 or (self.min_threshold is not None and self.min_threshold < 1):
-            raise MisuseError("max_vector_length and min_threshold must be at least 1")
+        limits = (
+            self.max_vector_length,
+            self.min_cohort_change,
+            1 if self.min_threshold is None else self.min_threshold,
+        )
+        if min(limits) < 1:
+            raise MisuseError("max_vector_length, min_threshold and min_cohort_change must be at least 1")
 
     def threshold_for(self, cohort_size: int) -> int:
         """The lowest threshold that this site accepts for a cohort."""
@@ -55,9 +66,13 @@ class ClientFloors:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RoundState:
-    """One open round. Fields that a later stage needs no more are empty: this is how secrets are erased."""
+    """One open round. Fields that a later stage needs no more are empty: this is how secrets are erased.
 
-    announcement: bytes
+    `survivors` holds the digests of the R2 headers of U2, once this client has agreed to it.
+    """
+
+    invitation: bytes
+    announcement: bytes = b""
     own_shares_digest: bytes
     self_seed: bytes
     pair_secrets: Mapping[str, bytes]
@@ -66,6 +81,7 @@ class RoundState:
     wrap_shares: Mapping[str, bytes]
     cohort_digest: bytes = NO_PREVIOUS
     own_header_digest: bytes = NO_PREVIOUS
+    survivors: Mapping[str, bytes]
 
     def __repr__(self) -> str:
         return "RoundState(<secret>)"
@@ -95,6 +111,7 @@ class ClientState:
     chain_round: int = 0
     last_round: int = 0
     excluded: Mapping[str, str]
+    opened: OpenedSums = NOTHING_OPENED
     round: RoundState | None = None
 
     def __repr__(self) -> str:
@@ -146,6 +163,8 @@ def _value(hint: Any, found: Any, *, name: str) -> Any:
         return None if found == [] else _value(typing.get_args(hint)[0], found, name=name)
     if is_dataclass(hint):
         return _from_fields(hint, found)
+    if origin is tuple and isinstance(found, list) and all(isinstance(item, str) for item in found):
+        return tuple(found)
     if origin is Literal:
         accepted = found in typing.get_args(hint)
     elif isinstance(origin, type) and issubclass(origin, Mapping):

@@ -1,7 +1,8 @@
 """What one client deals to the others in R1, and how a holder checks what was dealt to it.
 
-Run by clients only. A holder checks what it can see: its own two shares, the pair secret that both know, and that the
-dealer dealt to everybody in the cohort. Whether all shares lie on one polynomial shows only when they are combined.
+Run by clients; `open_shares` also by whoever judges a complaint. A holder checks what it can see: its own two shares,
+the secrets that both know, and that the dealer dealt to everybody in the cohort. Whether all shares lie on one
+polynomial shows only when they are combined.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from privacy.secagg.messages import PeerShares, ShareMessage
 from privacy.secagg.sealing import (
     ShareKind,
     commit_pair_secret,
+    commit_seal_secret,
     commit_secret,
     commit_share,
     matches,
@@ -53,6 +55,7 @@ def deal_shares(
         seed_share, wrap_share = seed_shares[indices[peer]], wrap_shares[indices[peer]]
         peers[peer] = PeerShares(
             pair_commitment=commit_pair_secret(secret, one=dealer, other=peer, context=context),
+            seal_commitment=commit_seal_secret(seal_secrets[peer], one=dealer, other=peer, context=context),
             sealed_seed_share=seal(seed_share, "seed share", peer),
             sealed_wrap_share=seal(wrap_share, "wrap share", peer),
             seed_share_commitment=commit(seed_share, "seed share", peer),
@@ -68,7 +71,7 @@ def deal_shares(
     )
 
 
-def accept_shares(
+def require_agreement(
     dealt: ShareMessage,
     *,
     dealer: str,
@@ -77,20 +80,32 @@ def accept_shares(
     pair_secret: bytes,
     seal_secret: bytes,
     context: bytes,
-) -> tuple[bytes, bytes]:
-    """The holder's share of the dealer's self seed and of its wrap key.
+) -> None:
+    """Check what two clients must have in common before either may be summed with the other.
 
     Raises:
-        HostileInputError: the dealer left somebody out, committed to another pair secret, or sealed other shares than
-            it committed to; `party` names it.
+        HostileInputError: the dealer left somebody of the cohort out, or committed to another secret than the holder
+            has; `party` names it. Whoever relays could see this too.
     """
     uncovered = sorted(cohort - {dealer} - set(dealt.peers))
     if uncovered:
         raise HostileInputError(f"dealt no shares to {uncovered}, with whom it is to be summed", party=dealer)
     row = dealt.peers[holder]
-    expected = commit_pair_secret(pair_secret, one=dealer, other=holder, context=context)
-    if not matches(row.pair_commitment, expected):
-        raise HostileInputError("committed to another pair secret than this client holds", party=dealer)
+    pair = commit_pair_secret(pair_secret, one=dealer, other=holder, context=context)
+    seal = commit_seal_secret(seal_secret, one=dealer, other=holder, context=context)
+    if not (matches(row.pair_commitment, pair) and matches(row.seal_commitment, seal)):
+        raise HostileInputError("committed to another pair or seal secret than this client holds", party=dealer)
+
+
+def open_shares(
+    dealt: ShareMessage, *, dealer: str, holder: str, seal_secret: bytes, context: bytes
+) -> tuple[bytes, bytes]:
+    """The holder's share of the dealer's self seed and of its wrap key.
+
+    Raises:
+        HostileInputError: the dealer sealed other shares than it committed to; `party` names it.
+    """
+    row = dealt.peers[holder]
 
     def opened(sealed: bytes, commitment: bytes, kind: ShareKind) -> bytes:
         share = open_share(sealed, kind=kind, seal_secret=seal_secret, dealer=dealer, holder=holder, context=context)

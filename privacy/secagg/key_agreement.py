@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from privacy.cbor import to_cbor
+from privacy.entropy import SYSTEM_ENTROPY, Entropy
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.messages import KeyAdvertisement
 from privacy.streams import SUITE, derive_key
@@ -33,12 +34,9 @@ class SessionKeys:
     encapsulation: bytes = field(repr=False)
 
     @classmethod
-    def generate(cls) -> Self:
-        """New keys from the operating system's entropy."""
-        return cls(
-            exchange=X25519PrivateKey.generate().private_bytes_raw(),
-            encapsulation=MLKEM768PrivateKey.generate().private_bytes_raw(),
-        )
+    def generate(cls, entropy: Entropy = SYSTEM_ENTROPY) -> Self:
+        """New keys; both are uniform bytes (RFC 7748, section 5; FIPS 203, section 7.1: the seed d || z)."""
+        return cls(exchange=entropy.token_bytes(32), encapsulation=entropy.token_bytes(64))
 
     def advertisement(self) -> KeyAdvertisement:
         """The public halves."""

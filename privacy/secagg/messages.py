@@ -1,44 +1,41 @@
-"""Every message of the protocol, one frozen dataclass each, and how each is parsed from untrusted bytes.
+"""What clients say: every signed message, one frozen dataclass each, and how it is parsed from untrusted bytes.
 
 | step | message | from, to | context | previous |
 |---|---|---|---|---|
 | S0 | KeyAdvertisement | client, all | session | none |
 | S1 | KeyEncapsulation | client, all | session | the sender's S0 |
 | S2 | KeyConfirmation | client, all | session | the sender's S1 |
-| R0 | RoundAnnouncement | aggregator, invited | (unsigned) | |
-| R1 | ShareMessage | client, U1 | shares of the round | the sender's S2 |
-| R2 | MaskedInput | client, U2 | round | the R1 messages of U1 |
-| R4 | UnmaskRequest | aggregator, U2 | (unsigned) | |
-| R4 | UnmaskReply | client, aggregator | round | the R2 headers of U2 |
+| R0 | RoundInvitation | aggregator, invited | (unsigned) | |
+| R1 | ShareMessage | client, U1 | invitation | the sender's S2 |
+| R0 | RoundAnnouncement | aggregator, U1 | (unsigned) | |
+| R2 | Complaint | client, aggregator | announcement | the R1 messages of U1 |
+| R2 | MaskedInput | client, U2 | announcement | the R1 messages of U1 |
+| R3 | AgreementRequest | aggregator, U2 | (unsigned) | |
+| R3 | SurvivorAgreement | client, U2 | announcement | the R2 headers of U2 |
+| R4 | UnmaskRequest | aggregator, U3 | (unsigned) | |
+| R4 | UnmaskReply | client, aggregator | announcement | the R2 headers of U2 |
 
-What the aggregator says is not signed: it holds no key, and nothing it says is believed. Every client message binds the
-announcement by its digest, and the request repeats what clients signed. Step R3 (survivors sign the survivor set) is
-not part of this version.
-
-The context of R1 leaves out the model and plan digests, so that shares can be made before the model of their round
-exists; the context of R2 and R4, and every mask, binds the whole announcement.
+The unsigned ones are in `privacy.secagg.requests`. U1 shared secrets, U2 uploaded, U3 agreed on U2.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import ClassVar, Self
 
-from privacy.cbor import Encodable, from_cbor, to_cbor
+from privacy.cbor import Encodable, to_cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.envelope import DIGEST_BYTES
-from privacy.secagg.roster import Roster, require_name
+from privacy.secagg.parsing import bytes_by_name, exactly, parse_name, sized, wrong_type
+from privacy.secagg.roster import Roster
 from privacy.secagg.shamir import SHARE_BYTES
-from privacy.streams import SUITE
+from privacy.streams import KEY_BYTES, SUITE
 
 EXCHANGE_KEY_BYTES = 32
 ENCAPSULATION_KEY_BYTES = 1184
 CIPHERTEXT_BYTES = 1088
 TAG_BYTES = 32
 SEALED_SHARE_BYTES = SHARE_BYTES + 16
-MAX_ROUND = 2**32
-MAX_VECTOR_LENGTH = 2**31
 
 
 def session_context(session: bytes, roster: Roster) -> bytes:
@@ -67,13 +64,13 @@ class KeyAdvertisement:
     @classmethod
     def from_fields(cls, fields: Encodable) -> Self:
         """Raises HostileInputError."""
-        match _exactly(fields, "exchange_key", "encapsulation_key"):
+        match exactly(fields, "exchange_key", "encapsulation_key"):
             case [bytes(exchange), bytes(encapsulation)]:
                 return cls(
-                    exchange_key=_sized(exchange, EXCHANGE_KEY_BYTES),
-                    encapsulation_key=_sized(encapsulation, ENCAPSULATION_KEY_BYTES),
+                    exchange_key=sized(exchange, EXCHANGE_KEY_BYTES),
+                    encapsulation_key=sized(encapsulation, ENCAPSULATION_KEY_BYTES),
                 )
-        raise _wrong_type(cls.KIND)
+        raise wrong_type(cls.KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +87,8 @@ class KeyEncapsulation:
     @classmethod
     def from_fields(cls, fields: Encodable) -> Self:
         """Raises HostileInputError."""
-        [ciphertexts] = _exactly(fields, "ciphertexts")
-        return cls(ciphertexts=_bytes_by_name(ciphertexts, CIPHERTEXT_BYTES))
+        [ciphertexts] = exactly(fields, "ciphertexts")
+        return cls(ciphertexts=bytes_by_name(ciphertexts, CIPHERTEXT_BYTES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,113 +105,19 @@ class KeyConfirmation:
     @classmethod
     def from_fields(cls, fields: Encodable) -> Self:
         """Raises HostileInputError."""
-        [tags] = _exactly(fields, "tags")
-        return cls(tags=_bytes_by_name(tags, TAG_BYTES))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundAnnouncement:
-    """R0: what a round is about. `invited` is sorted; hashes are SHA-256; `vector_length` counts 32-bit words.
-
-    `policy_hash` is all zeros where the run has no policy document.
-    """
-
-    session: bytes
-    round_number: int
-    roster_hash: bytes
-    model_hash: bytes
-    plan_hash: bytes
-    policy_hash: bytes
-    invited: tuple[str, ...]
-    threshold: int
-    vector_length: int
-
-    def to_bytes(self) -> bytes:
-        """The announcement as it travels."""
-        return to_cbor(
-            {
-                "suite": SUITE,
-                "session": self.session,
-                "round": self.round_number,
-                "roster": self.roster_hash,
-                "model": self.model_hash,
-                "plan": self.plan_hash,
-                "policy": self.policy_hash,
-                "invited": self.invited,
-                "threshold": self.threshold,
-                "vector_length": self.vector_length,
-            }
-        )
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Parse untrusted bytes; whether to take part is the client's decision, not the parser's.
-
-        Raises:
-            HostileInputError: not an announcement of this suite.
-        """
-        names = ("suite", "session", "round", "roster", "model", "plan", "policy", "invited", "threshold")
-        match _exactly(from_cbor(data), *names, "vector_length"):
-            case [
-                str(suite),
-                bytes(session),
-                int(round_number),
-                bytes(roster),
-                bytes(model),
-                bytes(plan),
-                bytes(policy),
-                list(invited),
-                int(threshold),
-                int(vector_length),
-            ]:
-                pass
-            case _:
-                raise _wrong_type("R0 round announcement")
-        if suite != SUITE or not 16 <= len(session) <= 32:
-            raise HostileInputError(f"the announcement is of suite {suite!r}, expected {SUITE!r}, or has no session")
-        if not (1 <= round_number <= MAX_ROUND and 1 <= vector_length <= MAX_VECTOR_LENGTH):
-            raise HostileInputError(f"round {round_number} or vector length {vector_length} is out of range")
-        members = tuple(_name(item) for item in invited)
-        if list(members) != sorted(set(members)):
-            raise HostileInputError("the invited are not sorted, or one is named twice")
-        return cls(
-            session=session,
-            round_number=round_number,
-            roster_hash=_sized(roster, DIGEST_BYTES),
-            model_hash=_sized(model, DIGEST_BYTES),
-            plan_hash=_sized(plan, DIGEST_BYTES),
-            policy_hash=_sized(policy, DIGEST_BYTES),
-            invited=members,
-            threshold=threshold,
-            vector_length=vector_length,
-        )
-
-    @cached_property
-    def context(self) -> bytes:
-        """The digest of everything announced: signed in R2 and R4 and part of every mask's key."""
-        return hashlib.sha256(to_cbor([SUITE, "round", self.to_bytes()])).digest()
-
-    @cached_property
-    def share_context(self) -> bytes:
-        """The digest of what shares depend on: signed in R1 and part of every commitment and seal."""
-        invited = list(self.invited)
-        facts: list[Encodable] = [
-            SUITE,
-            "shares",
-            self.session,
-            self.round_number,
-            self.roster_hash,
-            invited,
-            self.threshold,
-        ]
-        return hashlib.sha256(to_cbor(facts)).digest()
+        [tags] = exactly(fields, "tags")
+        return cls(tags=bytes_by_name(tags, TAG_BYTES))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerShares:
-    """What one client deals to one peer: two sealed shares, commitments to both, and one to the pair secret."""
+    """What one client deals to one peer: two sealed shares, commitments to both, and to what the two have in common.
+
+    Both clients commit to the same pair secret and the same seal secret, so a difference shows before the masks do.
+    """
 
     pair_commitment: bytes
+    seal_commitment: bytes
     sealed_seed_share: bytes
     sealed_wrap_share: bytes
     seed_share_commitment: bytes
@@ -246,6 +149,7 @@ class ShareMessage:
             "peers": {
                 name: [
                     shares.pair_commitment,
+                    shares.seal_commitment,
                     shares.sealed_seed_share,
                     shares.sealed_wrap_share,
                     shares.seed_share_commitment,
@@ -259,69 +163,85 @@ class ShareMessage:
     def from_fields(cls, fields: Encodable) -> Self:
         """Raises HostileInputError."""
         names = ("wrapped", "seed_commitment", "wrap_commitment", "own_share_commitment", "peers")
-        match _exactly(fields, *names):
+        match exactly(fields, *names):
             case [bytes(wrapped), bytes(seed), bytes(wrap), bytes(own), dict(peers)]:
                 return cls(
                     wrapped_pair_secrets=wrapped,
-                    seed_commitment=_sized(seed, DIGEST_BYTES),
-                    wrap_commitment=_sized(wrap, DIGEST_BYTES),
-                    own_share_commitment=_sized(own, DIGEST_BYTES),
-                    peers={_name(name): _peer_shares(row) for name, row in peers.items()},
+                    seed_commitment=sized(seed, DIGEST_BYTES),
+                    wrap_commitment=sized(wrap, DIGEST_BYTES),
+                    own_share_commitment=sized(own, DIGEST_BYTES),
+                    peers={parse_name(name): _peer_shares(row) for name, row in peers.items()},
                 )
-        raise _wrong_type(cls.KIND)
+        raise wrong_type(cls.KIND)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complaint:
+    """R2: instead of an upload, what proves that a dealer dealt this client shares that contradict its commitments.
+
+    `seal_secret` opens what the two sealed to each other in this round, and nothing else, so that anyone can judge
+    (privacy.secagg.blame).
+    """
+
+    KIND: ClassVar[str] = "R2 complaint"
+    dealer: str
+    seal_secret: bytes = field(repr=False)
+
+    def to_fields(self) -> Mapping[str, Encodable]:
+        """The body as it is encoded."""
+        return {"dealer": self.dealer, "seal_secret": self.seal_secret}
+
+    @classmethod
+    def from_fields(cls, fields: Encodable) -> Self:
+        """Raises HostileInputError."""
+        match exactly(fields, "dealer", "seal_secret"):
+            case [str(dealer), bytes(secret)]:
+                return cls(dealer=parse_name(dealer), seal_secret=sized(secret, KEY_BYTES))
+        raise wrong_type(cls.KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedInput:
     """R2: the header of an upload; the vector travels beside it as little-endian 32-bit words.
 
-    `vector_digest` is the SHA-256 of these bytes.
+    `root` is the Merkle root of these bytes (privacy.merkle).
     """
 
     KIND: ClassVar[str] = "R2 masked input"
-    vector_digest: bytes
+    root: bytes
     length: int
 
     def to_fields(self) -> Mapping[str, Encodable]:
         """The body as it is encoded."""
-        return {"vector_digest": self.vector_digest, "length": self.length}
+        return {"root": self.root, "length": self.length}
 
     @classmethod
     def from_fields(cls, fields: Encodable) -> Self:
         """Raises HostileInputError."""
-        match _exactly(fields, "vector_digest", "length"):
-            case [bytes(digest), int(length)]:
-                return cls(vector_digest=_sized(digest, DIGEST_BYTES), length=length)
-        raise _wrong_type(cls.KIND)
+        match exactly(fields, "root", "length"):
+            case [bytes(root), int(length)]:
+                return cls(root=sized(root, DIGEST_BYTES), length=length)
+        raise wrong_type(cls.KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnmaskRequest:
-    """R4: the aggregator's claim about who survived, as the survivors' own signed headers (unparsed)."""
+class SurvivorAgreement:
+    """R3: one client's signature on the survivor set; the set itself is bound by `previous`, names are for readers."""
 
-    context: bytes
-    headers: tuple[bytes, ...]
+    KIND: ClassVar[str] = "R3 survivor agreement"
+    survivors: tuple[str, ...]
 
-    def to_bytes(self) -> bytes:
-        """The request as it travels."""
-        return to_cbor({"suite": SUITE, "context": self.context, "headers": self.headers})
+    def to_fields(self) -> Mapping[str, Encodable]:
+        """The body as it is encoded."""
+        return {"survivors": self.survivors}
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Parse untrusted bytes.
-
-        Raises:
-            HostileInputError: not a request of this suite.
-        """
-        match _exactly(from_cbor(data), "suite", "context", "headers"):
-            case [str(suite), bytes(context), list(headers)] if suite == SUITE:
-                pass
-            case _:
-                raise _wrong_type("R4 unmask request")
-        parsed = tuple(header for header in headers if isinstance(header, bytes))
-        if len(parsed) != len(headers):
-            raise _wrong_type("R4 unmask request")
-        return cls(context=_sized(context, DIGEST_BYTES), headers=parsed)
+    def from_fields(cls, fields: Encodable) -> Self:
+        """Raises HostileInputError."""
+        match exactly(fields, "survivors"):
+            case [list(survivors)]:
+                return cls(survivors=tuple(parse_name(item) for item in survivors))
+        raise wrong_type(cls.KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,57 +259,22 @@ class UnmaskReply:
     @classmethod
     def from_fields(cls, fields: Encodable) -> Self:
         """Raises HostileInputError, also where one peer stands in both maps."""
-        seed, wrap = _exactly(fields, "seed_shares", "wrap_shares")
-        reply = cls(seed_shares=_bytes_by_name(seed, SHARE_BYTES), wrap_shares=_bytes_by_name(wrap, SHARE_BYTES))
+        seed, wrap = exactly(fields, "seed_shares", "wrap_shares")
+        reply = cls(seed_shares=bytes_by_name(seed, SHARE_BYTES), wrap_shares=bytes_by_name(wrap, SHARE_BYTES))
         if set(reply.seed_shares) & set(reply.wrap_shares):
             raise HostileInputError("a reply gives both kinds of share for one client")
         return reply
 
 
-def _exactly(fields: Encodable, *names: str) -> list[Encodable]:
-    if not isinstance(fields, dict) or set(fields) != set(names):
-        raise HostileInputError(f"expected exactly the fields {sorted(names)}")
-    return [fields[name] for name in names]
-
-
-def _sized(value: bytes, size: int) -> bytes:
-    if len(value) != size:
-        raise HostileInputError(f"a field has {len(value)} bytes, expected {size}")
-    return value
-
-
-def _name(value: Encodable) -> str:
-    if not isinstance(value, str):
-        raise HostileInputError("a name is no text")
-    try:
-        return require_name(value)
-    except MisuseError as error:
-        raise HostileInputError(str(error)) from error
-
-
-def _bytes_by_name(value: Encodable, size: int) -> dict[str, bytes]:
-    if not isinstance(value, dict):
-        raise _wrong_type("a map by name")
-    result = {}
-    for name, item in value.items():
-        if not isinstance(item, bytes):
-            raise _wrong_type("a map by name")
-        result[_name(name)] = _sized(item, size)
-    return result
-
-
 def _peer_shares(row: Encodable) -> PeerShares:
     match row:
-        case [bytes(pair), bytes(sealed_seed), bytes(sealed_wrap), bytes(seed), bytes(wrap)]:
+        case [bytes(pair), bytes(seal), bytes(sealed_seed), bytes(sealed_wrap), bytes(seed), bytes(wrap)]:
             return PeerShares(
-                pair_commitment=_sized(pair, DIGEST_BYTES),
-                sealed_seed_share=_sized(sealed_seed, SEALED_SHARE_BYTES),
-                sealed_wrap_share=_sized(sealed_wrap, SEALED_SHARE_BYTES),
-                seed_share_commitment=_sized(seed, DIGEST_BYTES),
-                wrap_share_commitment=_sized(wrap, DIGEST_BYTES),
+                pair_commitment=sized(pair, DIGEST_BYTES),
+                seal_commitment=sized(seal, DIGEST_BYTES),
+                sealed_seed_share=sized(sealed_seed, SEALED_SHARE_BYTES),
+                sealed_wrap_share=sized(sealed_wrap, SEALED_SHARE_BYTES),
+                seed_share_commitment=sized(seed, DIGEST_BYTES),
+                wrap_share_commitment=sized(wrap, DIGEST_BYTES),
             )
-    raise _wrong_type("a row of shares")
-
-
-def _wrong_type(what: str) -> HostileInputError:
-    return HostileInputError(f"{what}: a field has the wrong type or version")
+    raise wrong_type("a row of shares")

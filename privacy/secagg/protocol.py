@@ -16,8 +16,8 @@ from privacy.secagg.roster import Member, Roster, generate_consortium_key, sign_
 from privacy.secagg.server import AggregateSum, SecAggServer
 from privacy.streams import Words
 
-Step: TypeAlias = Literal["advertise", "encapsulate", "confirm", "share", "upload", "unmask"]
-STEPS: tuple[Step, ...] = ("advertise", "encapsulate", "confirm", "share", "upload", "unmask")
+Step: TypeAlias = Literal["advertise", "encapsulate", "confirm", "share", "upload", "agree", "unmask"]
+STEPS: tuple[Step, ...] = ("advertise", "encapsulate", "confirm", "share", "upload", "agree", "unmask")
 
 
 def run_secure_aggregation(
@@ -29,8 +29,8 @@ def run_secure_aggregation(
 ) -> AggregateSum:
     """Sum the clients' vectors modulo 2^32, each uint32 of one common shape (vector_length,).
 
-    `silent_from` names the step from which on a client sends nothing more. A client that is silent at "unmask" has
-    uploaded, so it is in the sum.
+    `silent_from` names the step from which on a client sends nothing more. A client that is silent at "agree" or
+    "unmask" has uploaded, so it is in the sum.
 
     Raises:
         TooFewSurvivorsError: fewer clients than the threshold remain; nothing is unmasked.
@@ -76,29 +76,35 @@ def run_secure_aggregation(
     )
     confirmed = server.collect_confirmations(answers("confirm", lambda _, client: client.confirm_keys(encapsulated)))
 
-    # R0 and R1: the aggregator announces a round, clients deal shares of their masks' secrets.
-    round_ = server.begin_round(
-        round_number=1,
-        model_hash=bytes(32),
-        plan_hash=bytes(32),
-        vector_length=lengths.pop(),
-        threshold=threshold,
-    )
+    # R0 and R1: the aggregator invites to a round, clients deal shares of their masks' secrets. In a run this happens
+    # while the round before is being opened, so the invitation knows nothing of the model.
+    round_ = server.invite(round_number=1, threshold=threshold)
 
     def share(_: str, client: SecAggClient) -> bytes:
         client.accept_confirmations(confirmed)
-        return client.begin_round(round_.announcement)
+        return client.share(round_.invitation)
 
-    shared = round_.collect_shares(answers("share", share))
+    round_.collect_shares(answers("share", share))
 
-    # R2: masked vectors go straight into the accumulator.
+    # R0 and R2: with the model announced, clients check what they were dealt, train, and mask. Their vectors go
+    # straight into the accumulator.
+    announcement = round_.announce(model_hash=bytes(32), plan_hash=bytes(32), vector_length=lengths.pop())
+
     def upload(name: str, client: SecAggClient) -> bytes:
-        header, masked = client.mask(shared, vectors[name])
+        complaint = client.accept(announcement, round_.shares)
+        if complaint is not None:
+            round_.add_complaint(complaint)
+            return complaint
+        header, masked = client.mask(vectors[name])
         round_.add_upload(header, masked)
         return header
 
     answers("upload", upload)
 
-    # R4 and R5: survivors reveal what masks the sum, and nothing else.
-    request = round_.request_unmask()
-    return round_.finish(answers("unmask", lambda _, client: client.unmask(request)))
+    # R3: survivors sign the survivor set, each one set only.
+    request = round_.request_agreement()
+    round_.collect_agreements(answers("agree", lambda _, client: client.agree(request)))
+
+    # R4 and R5: given enough signatures, survivors reveal what masks the sum, and nothing else.
+    release = round_.request_unmask()
+    return round_.finish(answers("unmask", lambda _, client: client.unmask(release)))

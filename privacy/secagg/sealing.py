@@ -1,6 +1,7 @@
 """What a client deals in R1: commitments, shares sealed to one peer, and pair secrets wrapped under one key.
 
-Clients deal and open; the aggregator checks commitments and, once a client has dropped, opens its wrap. Commitments are
+Clients deal and open; whoever finishes or replays a round checks commitments and opens the wraps of the dropped.
+Commitments are
 plain SHA-256, which hides because every committed value is uniform and has 256 bits. Encryption is AES-256-GCM with a
 zero nonce: every key encrypts exactly one message.
 
@@ -33,6 +34,11 @@ def commit_secret(secret: bytes, *, kind: Literal["self seed", "wrap key"], owne
 def commit_pair_secret(secret: bytes, *, one: str, other: str, context: bytes) -> bytes:
     """The commitment to a pair secret: both clients compute the same, so a difference shows at once."""
     return hashlib.sha256(to_cbor([SUITE, "commitment", "pair", context, sorted((one, other)), secret])).digest()
+
+
+def commit_seal_secret(secret: bytes, *, one: str, other: str, context: bytes) -> bytes:
+    """The commitment to what seals shares between two clients: equal on both sides like that to the pair secret."""
+    return hashlib.sha256(to_cbor([SUITE, "commitment", "seal", context, sorted((one, other)), secret])).digest()
 
 
 def commit_share(share: bytes, *, kind: ShareKind, dealer: str, holder: str, context: bytes) -> bytes:

@@ -2,15 +2,16 @@
 
 Run by the untrusted aggregator. Methods take UNVERIFIED bytes:
 
-    SecAggServer   collect_advertisements -> collect_encapsulations -> collect_confirmations -> begin_round, per round
-    SecAggRound    collect_shares -> add_upload, once per client -> request_unmask -> finish
+    SecAggServer   collect_advertisements -> collect_encapsulations -> collect_confirmations -> invite, per round
+    SecAggRound    collect_shares -> announce -> add_upload or add_complaint, once per client -> request_agreement
+                   -> collect_agreements -> request_unmask -> finish
 
 It checks signatures against the roster so that it can name who is to blame; clients check everything again. A message
 that does not verify is refused alone and its sender is named in `excluded`; only when fewer than the threshold remain
 does a stage raise TooFewSurvivorsError. Calls in another order are MisuseError: this order is the aggregator's own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias, TypeVar
 
 from privacy.errors import HostileInputError, MisuseError, TooFewSurvivorsError
@@ -20,9 +21,9 @@ from privacy.secagg.messages import (
     KeyAdvertisement,
     KeyConfirmation,
     KeyEncapsulation,
-    RoundAnnouncement,
     session_context,
 )
+from privacy.secagg.requests import RoundInvitation
 from privacy.secagg.roster import Roster
 from privacy.secagg.server_round import AggregateSum, SecAggRound
 from privacy.secagg.threshold import default_threshold
@@ -44,6 +45,7 @@ class SecAggServer:
         self._stage: SessionStage = "ADVERTISEMENTS"
         self._digests: dict[str, bytes] = {}
         self._last_round = 0
+        self._messages: dict[str, tuple[bytes, ...]] = {}
         self.excluded: dict[str, str] = {}
 
     @property
@@ -63,26 +65,25 @@ class SecAggServer:
         """S2 of all clients; returns what every sender receives."""
         return self._collect(messages, KeyConfirmation, now="CONFIRMATIONS", then="READY")
 
-    def begin_round(
-        self,
-        *,
-        round_number: int,
-        model_hash: bytes,
-        plan_hash: bytes,
-        vector_length: int,
-        policy_hash: bytes = bytes(32),
-        invited: Iterable[str] | None = None,
-        threshold: int | None = None,
+    @property
+    def setup_messages(self) -> Mapping[str, tuple[bytes, ...]]:
+        """The accepted S0, S1 and S2 messages by step, for the transcript."""
+        return dict(self._messages)
+
+    def invite(
+        self, *, round_number: int, invited: Iterable[str] | None = None, threshold: int | None = None
     ) -> SecAggRound:
-        """R0: a round over `invited` (default: all that are ready) with `threshold` (default: floor(2 n / 3) + 1).
+        """R0: a round for `invited` (default: all that are ready) with `threshold` (default: floor(2 n / 3) + 1).
+
+        It may be opened while the round before it is being finished.
 
         Raises:
             MisuseError: setup is not complete, a round number is not newer, an invited client is not ready, or the
                 threshold lies outside 1 to n.
-            TooFewSurvivorsError: fewer than two clients are ready.
+            TooFewSurvivorsError: fewer than two clients are invited.
         """
         if self._stage != "READY":
-            raise MisuseError(f"begin_round needs a complete setup, but the session awaits {self._stage}")
+            raise MisuseError(f"invite needs a complete setup, but the session awaits {self._stage}")
         names = tuple(sorted(set(self.ready if invited is None else invited)))
         strangers = sorted(set(names) - set(self.ready))
         if strangers:
@@ -95,20 +96,14 @@ class SecAggServer:
         if not 1 <= chosen <= len(names):
             raise MisuseError(f"threshold = {chosen} must lie between 1 and the {len(names)} invited clients")
         self._last_round = round_number
-        announcement = RoundAnnouncement(
+        invitation = RoundInvitation(
             session=self._session,
             round_number=round_number,
             roster_hash=self._roster.digest,
-            model_hash=model_hash,
-            plan_hash=plan_hash,
-            policy_hash=policy_hash,
             invited=names,
             threshold=chosen,
-            vector_length=vector_length,
         )
-        return SecAggRound(
-            announcement, roster=self._roster, setup_digests={name: self._digests[name] for name in names}
-        )
+        return SecAggRound(invitation, roster=self._roster, setup_digests={name: self._digests[name] for name in names})
 
     def _collect(
         self, messages: Iterable[bytes], body_type: type[BodyT], *, now: SessionStage, then: SessionStage
@@ -127,4 +122,6 @@ class SecAggServer:
         require_enough(len(admitted), self._threshold, what=f"clients sent valid {now.lower()}")
         self._digests = {name: found.digest for name, (found, _) in admitted.items()}
         self._stage = then
-        return tuple(admitted[name][1] for name in sorted(admitted))
+        relayed = tuple(admitted[name][1] for name in sorted(admitted))
+        self._messages[body_type.KIND] = relayed
+        return relayed

@@ -1,30 +1,32 @@
 """The aggregator's side of one round: it fixes who takes part, adds, and unmasks the sum when enough clients agree.
 
 Run by the untrusted aggregator, through `privacy.secagg.server`, whose docstring lists the order of calls. The round
-keeps ONE accumulator: uploads are added as they arrive and are not stored, and one that arrives after `request_unmask`
-is discarded.
+keeps ONE accumulator: uploads are added as they arrive and are not stored, and one that arrives after
+`request_agreement` is discarded.
 
-Unmasking can fail because of one client (its shares or its wrap contradict its commitments): HostileInputError then
-names it in `party`, and a new round runs without it, with fresh secrets.
+A round can fail because of one client: its shares or its wrap contradict its commitments. ProvenCheatingError then
+names it and carries the evidence, and a new round runs without it, with fresh secrets and never the same uploads.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from privacy.errors import HostileInputError, MisuseError
-from privacy.secagg import sealing, shamir
+from privacy.errors import HostileInputError, MisuseError, ProvenCheatingError
+from privacy.merkle import vector_root
 from privacy.secagg.admission import admit_each, require_enough, require_first
+from privacy.secagg.blame import Evidence, judge
 from privacy.secagg.envelope import NO_PREVIOUS, Admitted, digest_of_set, open_envelope
 from privacy.secagg.masks import remove_masks
-from privacy.secagg.messages import MaskedInput, RoundAnnouncement, ShareMessage, UnmaskReply, UnmaskRequest
+from privacy.secagg.messages import Complaint, MaskedInput, ShareMessage, SurvivorAgreement, UnmaskReply
+from privacy.secagg.opening import check_reply, open_secrets
+from privacy.secagg.requests import AgreementRequest, RoundAnnouncement, RoundInvitation, UnmaskRequest
 from privacy.secagg.roster import Roster
-from privacy.streams import Words, little_endian_bytes
+from privacy.streams import Words
 
-RoundStage: TypeAlias = Literal["SHARES", "UPLOADS", "UNMASKING", "FINISHED"]
+RoundStage: TypeAlias = Literal["SHARES", "ANNOUNCING", "UPLOADS", "AGREEING", "UNMASKING", "FINISHED"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class AggregateSum:
     """The sum of the survivors' vectors modulo 2^32, shape (vector_length,).
 
     `dropped` were invited and uploaded nothing in time. `excluded` gives the reason for every refused message by
-    sender; a survivor can stand there too, when its upload counted and its unmask reply was refused.
+    sender; a survivor can stand there too, when its upload counted and a later message was refused.
     """
 
     total: Words
@@ -41,40 +43,91 @@ class AggregateSum:
     excluded: Mapping[str, str]
 
 
-class SecAggRound:
-    """One round; build it with `SecAggServer.begin_round` (privacy.secagg.server)."""
+@dataclass(frozen=True, kw_only=True)
+class RoundMessages:
+    """Every signed message that a round has accepted so far, by step and in the order of names: for the transcript.
 
-    def __init__(self, announcement: RoundAnnouncement, *, roster: Roster, setup_digests: Mapping[str, bytes]) -> None:
-        self._announced = announcement
+    `announcement` is empty before the round was announced. `evidence` was shown to the clients in R3.
+    """
+
+    invitation: bytes
+    announcement: bytes
+    shares: tuple[bytes, ...]
+    complaints: tuple[bytes, ...]
+    headers: tuple[bytes, ...]
+    evidence: tuple[bytes, ...]
+    agreements: tuple[bytes, ...]
+    replies: tuple[bytes, ...]
+
+
+class SecAggRound:
+    """One round; build it with `SecAggServer.invite` (privacy.secagg.server)."""
+
+    def __init__(self, invitation: RoundInvitation, *, roster: Roster, setup_digests: Mapping[str, bytes]) -> None:
+        self._invited = invitation
         self._roster = roster
         self._setup_digests = setup_digests
         self._stage: RoundStage = "SHARES"
+        self._announced: RoundAnnouncement | None = None
+        self._total: Words = np.zeros(0, dtype=np.uint32)
         self._dealers: dict[str, Admitted[ShareMessage]] = {}
         self._cohort_digest = NO_PREVIOUS
-        self._headers: dict[str, bytes] = {}
         self._header_digests: dict[str, bytes] = {}
-        self._total: Words = np.zeros(announcement.vector_length, dtype=np.uint32)
+        self._messages: dict[str, dict[str, bytes]] = {
+            step: {} for step in ("shares", "complaints", "headers", "agreements", "replies")
+        }
+        self._evidence: tuple[bytes, ...] = ()
         self.excluded: dict[str, str] = {}
+        self.guilty: dict[str, str] = {}
 
     @property
-    def announcement(self) -> bytes:
+    def invitation(self) -> bytes:
         """R0, for every invited client."""
-        return self._announced.to_bytes()
+        return self._invited.to_bytes()
+
+    @property
+    def invited(self) -> tuple[str, ...]:
+        """Who may share secrets for this round, sorted by name."""
+        return self._invited.invited
 
     @property
     def cohort(self) -> tuple[str, ...]:
-        """U1, sorted by name: the clients whose shares were relayed."""
+        """U1, sorted by name: the clients whose shares are relayed."""
         return tuple(sorted(self._dealers))
 
     @property
+    def shares(self) -> tuple[bytes, ...]:
+        """The R1 messages of U1, for every member of U1."""
+        return self._sorted("shares")
+
+    @property
     def uploaded(self) -> tuple[str, ...]:
-        """Whose upload is in the sum so far, sorted by name."""
-        return tuple(sorted(self._headers))
+        """Whose upload is in the sum so far, sorted by name; U2 once agreement was asked for."""
+        return tuple(sorted(self._header_digests))
 
-    def collect_shares(self, messages: Iterable[bytes]) -> tuple[bytes, ...]:
-        """R1 of the invited; fixes U1 and returns what every member of U1 receives.
+    @property
+    def agreed(self) -> tuple[str, ...]:
+        """U3, sorted by name: the survivors that signed the survivor set."""
+        return tuple(sorted(self._messages["agreements"]))
 
-        Where two clients refuse each other (one failed the other's key confirmation), the one with more such conflicts
+    @property
+    def messages(self) -> RoundMessages:
+        """What a transcript keeps of the round, however far it came."""
+        return RoundMessages(
+            invitation=self.invitation,
+            announcement=b"" if self._announced is None else self._announced.to_bytes(),
+            shares=self._sorted("shares"),
+            complaints=self._sorted("complaints"),
+            headers=self._sorted("headers"),
+            evidence=self._evidence,
+            agreements=self._sorted("agreements"),
+            replies=self._sorted("replies"),
+        )
+
+    def collect_shares(self, messages: Iterable[bytes]) -> None:
+        """R1 of the invited; fixes U1.
+
+        Where two clients refuse each other or committed to different common secrets, the one with more such conflicts
         leaves, and of two equals the one later in the roster.
         """
         self._require("SHARES")
@@ -86,21 +139,42 @@ class SecAggRound:
         admitted = admit_each(
             messages,
             ShareMessage,
-            context=self._announced.share_context,
+            context=self._invited.context,
             roster=self._roster,
             check=check,
             excluded=self.excluded,
         )
         dealers = {name: found for name, (found, _) in admitted.items()}
         self._remove_conflicts(dealers)
-        require_enough(len(dealers), self._announced.threshold, what="clients shared secrets")
-        self._dealers, self._stage = dealers, "UPLOADS"
+        require_enough(len(dealers), self._invited.threshold, what="clients shared secrets")
+        self._dealers, self._stage = dealers, "ANNOUNCING"
+        self._messages["shares"] = {name: admitted[name][1] for name in dealers}
         self._cohort_digest = digest_of_set(
-            "U1",
-            context=self._announced.share_context,
-            digests={name: found.digest for name, found in dealers.items()},
+            "U1", context=self._invited.context, digests={name: found.digest for name, found in dealers.items()}
         )
-        return tuple(admitted[name][1] for name in sorted(dealers))
+
+    def announce(
+        self,
+        *,
+        model_hash: bytes,
+        plan_hash: bytes,
+        vector_length: int,
+        policy_hash: bytes = bytes(32),
+        previous: bytes = bytes(32),
+    ) -> bytes:
+        """R0, second half: what U1 is to sum; travels with `shares`. The accumulator is made here."""
+        self._require("ANNOUNCING")
+        self._announced = RoundAnnouncement(
+            invitation=self._invited,
+            model_hash=model_hash,
+            plan_hash=plan_hash,
+            policy_hash=policy_hash,
+            vector_length=vector_length,
+            previous=previous,
+        )
+        self._total = np.zeros(vector_length, dtype=np.uint32)
+        self._stage = "UPLOADS"
+        return self._announced.to_bytes()
 
     def add_upload(self, header: bytes, masked: Words) -> str:
         """R2 of one client: add its vector to the accumulator and return its name.
@@ -110,64 +184,128 @@ class SecAggRound:
         Raises:
             HostileInputError: refused, late or repeated; the accumulator is unchanged.
         """
-        if self._stage == "SHARES":
-            raise MisuseError("add_upload comes after collect_shares")
-        found = open_envelope(header, MaskedInput, context=self._announced.context, roster=self._roster)
+        found = open_envelope(header, MaskedInput, context=self._context(), roster=self._roster)
         sender = found.sender
-        if self._stage != "UPLOADS":
-            raise HostileInputError("the upload arrived after the survivors were fixed: discarded", party=sender)
-        require_first(sender, self._header_digests)
-        if sender not in self._dealers or found.previous != self._cohort_digest:
-            raise HostileInputError("masked for another set of clients than was relayed to it", party=sender)
+        self._require_turn(sender, found.previous)
         if masked.dtype != np.uint32 or masked.shape != self._total.shape or found.body.length != masked.size:
             raise HostileInputError(
                 f"the upload is {masked.dtype} of shape {masked.shape}, announced was uint32 of {self._total.shape}",
                 party=sender,
             )
-        if hashlib.sha256(little_endian_bytes(masked)).digest() != found.body.vector_digest:
+        if vector_root(masked) != found.body.root:
             raise HostileInputError("the vector is not the one that the header signs", party=sender)
         np.add(self._total, masked, out=self._total)
-        self._headers[sender], self._header_digests[sender] = header, found.digest
+        self._messages["headers"][sender], self._header_digests[sender] = header, found.digest
         return sender
 
-    def request_unmask(self) -> bytes:
-        """R4: fix U2 as those who uploaded, and ask them for shares.
+    def add_complaint(self, message: bytes) -> str:
+        """R2 of a client that was dealt bad shares: judge it, note who is guilty in `guilty`, and return that name.
 
         Raises:
+            HostileInputError: not a complaint of this round; nothing changes.
+        """
+        found = open_envelope(message, Complaint, context=self._context(), roster=self._roster)
+        self._require_turn(found.sender, found.previous)
+        bodies = {name: dealt.body for name, dealt in self._dealers.items()}
+        party, reason = judge(found, dealers=bodies, context=self._invited.context)
+        self._messages["complaints"][found.sender] = message
+        self.guilty[party] = reason
+        self.excluded[party] = reason
+        return party
+
+    def request_agreement(self, evidence: Iterable[bytes] = ()) -> bytes:
+        """R3: fix U2 as those who uploaded, and ask them to sign that set.
+
+        `evidence` proves who cheated in an earlier round over the same model.
+
+        Raises:
+            HostileInputError: a dealer of this round was found guilty by a complaint; nothing is unmasked.
             TooFewSurvivorsError: fewer than the threshold uploaded; nothing can be unmasked.
         """
         self._require("UPLOADS")
-        require_enough(len(self._headers), self._announced.threshold, what="clients uploaded")
+        for party in sorted(set(self.guilty) - set(self._messages["complaints"])):
+            raise HostileInputError(self.guilty[party], party=party)
+        require_enough(len(self._header_digests), self._invited.threshold, what="clients uploaded")
+        self._stage = "AGREEING"
+        self._evidence = tuple(evidence)
+        return AgreementRequest(
+            context=self._context(), headers=self._sorted("headers"), evidence=self._evidence
+        ).to_bytes()
+
+    def collect_agreements(self, messages: Iterable[bytes]) -> None:
+        """R3 of U2; fixes U3.
+
+        Raises:
+            TooFewSurvivorsError: fewer than the threshold agree; nothing can be unmasked.
+        """
+        self._require("AGREEING")
+        admitted = admit_each(
+            messages,
+            SurvivorAgreement,
+            context=self._context(),
+            roster=self._roster,
+            check=self._check_survivor,
+            excluded=self.excluded,
+        )
+        require_enough(len(admitted), self._invited.threshold, what="survivors agreed on the survivor set")
+        self._messages["agreements"] = {name: data for name, (_, data) in admitted.items()}
         self._stage = "UNMASKING"
-        headers = tuple(self._headers[name] for name in self.uploaded)
-        return UnmaskRequest(context=self._announced.context, headers=headers).to_bytes()
+
+    def request_unmask(self) -> bytes:
+        """R4, for every member of U3: the agreements of U3."""
+        self._require("UNMASKING")
+        return UnmaskRequest(context=self._context(), agreements=self._sorted("agreements")).to_bytes()
 
     def finish(self, replies: Iterable[bytes]) -> AggregateSum:
         """R5: reconstruct what the masks came from, check every commitment, and unmask the sum.
 
         Raises:
             TooFewSurvivorsError: fewer than the threshold sent valid replies; nothing is unmasked.
-            HostileInputError: `party` dealt shares or wrapped secrets that contradict its commitments.
+            ProvenCheatingError: `party` dealt shares or wrapped secrets that contradict its commitments.
         """
         self._require("UNMASKING")
         survivors = self.uploaded
-        admitted = self._admit_replies(replies)
-        require_enough(len(admitted), self._announced.threshold, what="clients sent valid unmask replies")
-        context = self._announced.share_context
-        seeds = []
-        for name in survivors:
-            seed = self._combine({holder: reply.seed_shares[name] for holder, reply in admitted.items()})
-            expected = sealing.commit_secret(seed, kind="self seed", owner=name, context=context)
-            if not sealing.matches(self._dealers[name].body.seed_commitment, expected):
-                raise HostileInputError("dealt shares that do not give the self seed it committed to", party=name)
-            seeds.append(seed)
-        pair_secrets: dict[tuple[str, str], bytes] = {}
-        for name in sorted(set(self.cohort) - set(survivors)):
-            wrap_key = self._combine({holder: reply.wrap_shares[name] for holder, reply in admitted.items()})
-            pair_secrets.update(self._open_dropped(name, wrap_key=wrap_key))
-        remove_masks(self._total, self_seeds=seeds, pair_secrets=pair_secrets, context=self._announced.context)
+        dealers = {name: found.body for name, found in self._dealers.items()}
+
+        def check(found: Admitted[UnmaskReply]) -> None:
+            self._check_survivor(found)
+            check_reply(
+                found.body,
+                holder=found.sender,
+                survivors=survivors,
+                dealers=dealers,
+                context=self._invited.context,
+            )
+
+        admitted = admit_each(
+            replies,
+            UnmaskReply,
+            context=self._context(),
+            roster=self._roster,
+            check=check,
+            excluded=self.excluded,
+        )
+        require_enough(len(admitted), self._invited.threshold, what="clients sent valid unmask replies")
+        self._messages["replies"] = {name: data for name, (_, data) in admitted.items()}
+        try:
+            opened = open_secrets(
+                {name: found.body for name, (found, _) in admitted.items()},
+                survivors=survivors,
+                dealers=dealers,
+                roster=self._roster,
+                threshold=self._invited.threshold,
+                context=self._invited.context,
+            )
+        except HostileInputError as error:
+            raise self._proven(error) from error
+        remove_masks(
+            self._total,
+            self_seeds=list(opened.self_seeds.values()),
+            pair_secrets=opened.pair_secrets,
+            context=self._context(),
+        )
         self._stage = "FINISHED"
-        silent = set(self._announced.invited) - set(survivors)
+        silent = set(self._invited.invited) - set(survivors)
         return AggregateSum(
             total=self._total,
             survivors=survivors,
@@ -175,79 +313,60 @@ class SecAggRound:
             excluded=dict(self.excluded),
         )
 
+    def _proven(self, error: HostileInputError) -> HostileInputError:
+        party = error.party
+        if party is None:
+            return error
+        self.guilty[party] = str(error)
+        evidence = Evidence(
+            announcement=self.messages.announcement,
+            shares=self._messages["shares"][party],
+            replies=self._sorted("replies"),
+        )
+        return ProvenCheatingError(str(error).removeprefix(f"{party}: "), party=party, evidence=evidence.to_bytes())
+
+    def _check_survivor(self, found: Admitted[SurvivorAgreement] | Admitted[UnmaskReply]) -> None:
+        digest = digest_of_set("U2", context=self._context(), digests=self._header_digests)
+        if found.sender not in self._header_digests or found.previous != digest:
+            raise HostileInputError("answers another survivor set than was asked about", party=found.sender)
+
+    def _require_turn(self, sender: str, cohort_digest: bytes) -> None:
+        """Whether this client may still upload or complain."""
+        if self._stage != "UPLOADS":
+            raise HostileInputError("the message arrived after the survivors were fixed: discarded", party=sender)
+        require_first(sender, self._header_digests)
+        require_first(sender, self._messages["complaints"])
+        if sender not in self._dealers or cohort_digest != self._cohort_digest:
+            raise HostileInputError("acted on another set of clients than was relayed to it", party=sender)
+
     def _remove_conflicts(self, dealers: dict[str, Admitted[ShareMessage]]) -> None:
         while True:
             refused_by = {
-                name: {
-                    other
-                    for other in dealers
-                    if other != name
-                    and (other not in dealers[name].body.peers or name not in dealers[other].body.peers)
-                }
+                name: {other for other in dealers if other != name and _in_conflict(dealers, name, other)}
                 for name in dealers
             }
-            worst = max(refused_by, key=lambda name: (len(refused_by[name]), name), default=None)
-            if worst is None or not refused_by[worst]:
+            worst = max(refused_by, key=lambda name: (len(refused_by[name]), name), default="")
+            if not worst or not refused_by[worst]:
                 return
-            self.excluded[worst] = f"no confirmed keys between it and {sorted(refused_by[worst])}"
+            self.excluded[worst] = f"{worst}: has no common key with {sorted(refused_by[worst])}"
             del dealers[worst]
 
-    def _admit_replies(self, replies: Iterable[bytes]) -> dict[str, UnmaskReply]:
-        digest = digest_of_set("U2", context=self._announced.context, digests=self._header_digests)
+    def _context(self) -> bytes:
+        if self._announced is None:
+            raise MisuseError(f"the round is at {self._stage}: announce it first")
+        return self._announced.context
 
-        def check(found: Admitted[UnmaskReply]) -> None:
-            if found.sender not in self._headers or found.previous != digest:
-                raise HostileInputError("answers another survivor set than was asked about", party=found.sender)
-            self._check_reply(found)
-
-        admitted = admit_each(
-            replies,
-            UnmaskReply,
-            context=self._announced.context,
-            roster=self._roster,
-            check=check,
-            excluded=self.excluded,
-        )
-        return {name: found.body for name, (found, _) in admitted.items()}
-
-    def _check_reply(self, found: Admitted[UnmaskReply]) -> None:
-        holder, reply, survivors = found.sender, found.body, set(self._headers)
-        if set(reply.seed_shares) != survivors or set(reply.wrap_shares) != set(self._dealers) - survivors:
-            raise HostileInputError("gives shares of other clients than it was asked for", party=holder)
-        for dealer, share in (*reply.seed_shares.items(), *reply.wrap_shares.items()):
-            body = self._dealers[dealer].body
-            kind: sealing.ShareKind = "seed share" if dealer in survivors else "wrap share"
-            if dealer == holder:
-                commitment = body.own_share_commitment
-            elif kind == "seed share":
-                commitment = body.peers[holder].seed_share_commitment
-            else:
-                commitment = body.peers[holder].wrap_share_commitment
-            expected = sealing.commit_share(
-                share, kind=kind, dealer=dealer, holder=holder, context=self._announced.share_context
-            )
-            if not sealing.matches(commitment, expected):
-                raise HostileInputError(f"gives a {kind} that {dealer} did not deal", party=holder)
-
-    def _combine(self, shares: Mapping[str, bytes]) -> bytes:
-        by_index = {self._roster.index(holder): share for holder, share in shares.items()}
-        return shamir.combine(by_index, threshold=self._announced.threshold)
-
-    def _open_dropped(self, name: str, *, wrap_key: bytes) -> dict[tuple[str, str], bytes]:
-        body, context = self._dealers[name].body, self._announced.share_context
-        expected = sealing.commit_secret(wrap_key, kind="wrap key", owner=name, context=context)
-        if not sealing.matches(body.wrap_commitment, expected):
-            raise HostileInputError("dealt shares that do not give the wrap key it committed to", party=name)
-        opened = sealing.open_wrap(body.wrapped_pair_secrets, wrap_key=wrap_key, owner=name, context=context)
-        result = {}
-        for survivor in self._headers:
-            secret = opened.get(survivor, b"")
-            committed = sealing.commit_pair_secret(secret, one=name, other=survivor, context=context)
-            if not sealing.matches(body.peers[survivor].pair_commitment, committed):
-                raise HostileInputError(f"wrapped another pair secret with {survivor} than it committed to", party=name)
-            result[survivor, name] = secret
-        return result
+    def _sorted(self, step: str) -> tuple[bytes, ...]:
+        found = self._messages[step]
+        return tuple(found[name] for name in sorted(found))
 
     def _require(self, stage: RoundStage) -> None:
         if self._stage != stage:
             raise MisuseError(f"this call belongs to {stage}, but the round is at {self._stage}")
+
+
+def _in_conflict(dealers: Mapping[str, Admitted[ShareMessage]], one: str, other: str) -> bool:
+    mine, theirs = dealers[one].body.peers.get(other), dealers[other].body.peers.get(one)
+    if mine is None or theirs is None:
+        return True
+    return (mine.pair_commitment, mine.seal_commitment) != (theirs.pair_commitment, theirs.seal_commitment)
