@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.server_optimizer import ServerState
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, load_vector, model_digest, save_vector
+from secfed.server_optimizer import ServerState
 
 LATEST = "latest.json"
 

@@ -19,7 +19,6 @@ from flwr.serverapp import Grid
 from aggregator.admission import SiteChannel
 from aggregator.checkpoint import Checkpoints
 from aggregator.folder import CHECKPOINTS, AggregatorFolder
-from aggregator.server_optimizer import ServerState, step
 from aggregator.summation import Costs, MaskedSummation, PlainSummation, RoundSum, RoundTask, Summation, Uploads
 from privacy.errors import HostileInputError
 from privacy.fixed_point import VectorFormat, decode_sum
@@ -27,6 +26,7 @@ from privacy.secagg.roster import Roster
 from secfed.config import TrainingPlan
 from secfed.errors import RoundAborted
 from secfed.protected_vector import unpack_sum, vector_format
+from secfed.server_optimizer import ServerState, step
 
 ATTEMPTS_PER_SESSION = 3
 SESSIONS = 2

@@ -10,9 +10,9 @@ from small_federation import config, digest, journal, last_state, provision, tra
 from aggregator import checkpoint
 from aggregator.checkpoint import Checkpoints
 from aggregator.folder import JOURNAL, AggregatorFolder
-from aggregator.server_optimizer import ServerState
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, TensorSpec
+from secfed.server_optimizer import ServerState
 
 LAYOUT = ParameterLayout((TensorSpec("w", (3,), "parameter"), TensorSpec("b", (2,), "buffer")))
 

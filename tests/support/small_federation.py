@@ -17,7 +17,6 @@ import aggregator.app
 import clients.app
 from aggregator.checkpoint import Checkpoints
 from aggregator.folder import CHECKPOINTS, AggregatorFolder
-from aggregator.server_optimizer import ServerState
 from secfed.config import RunConfig, parse_run_config
 from secfed.data.cases import ABDOMEN
 from secfed.engines.in_process import InProcessGrid, Intercept
@@ -26,6 +25,7 @@ from secfed.experiment.plans import job_specs
 from secfed.experiment.provision import provision_job
 from secfed.experiment.run_folder import RunFolder
 from secfed.parameters import model_digest
+from secfed.server_optimizer import ServerState
 
 SHAPE = (16, 16, 8)
 SITES = {"ct-a": "CT", "ct-b": "CT", "mr-a": "MR", "mr-b": "MR"}

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from aggregator.server_optimizer import ServerState, step
 from secfed.config import FederationConfig
 from secfed.parameters import ParameterLayout, TensorSpec
 from secfed.protected_vector import CohortAverage
+from secfed.server_optimizer import ServerState, step
 
 LAYOUT = ParameterLayout((TensorSpec("w", (2,), "parameter"), TensorSpec("b", (1,), "buffer")))
 SHARED = ParameterLayout((*LAYOUT.tensors, TensorSpec("m", (2,), "moment")))
