@@ -132,6 +132,46 @@ def report(
         typer.launch(str(page))
 
 
+@app.command()
+def preflight(
+    config_file: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run to look at.")],
+    site: Annotated[
+        Path | None,
+        typer.Option("--site", metavar="FOLDER", help="Ask this site's site.toml whether it would take part."),
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option("--clients", min=1, help="Show the range for another largest number of sites, too.")
+    ] = None,
+    noise_tail: Annotated[
+        int, typer.Option("--noise-tail", min=0, help="Integers that summed noise may reach; the range must hold it.")
+    ] = 0,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Time masking and training steps on this machine.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run needs before anything runs: range, bytes, quorum, time, and who would refuse.
+
+    It reads the configuration and no scan. Exit code 0: ready. 2: the configuration would be refused. 5: the site's
+    policy would refuse. 6: a run in miniature failed.
+
+    Example: secfed preflight my-study.toml --site /srv/secfed/ct-a
+    """
+    from secfed.config import load_run_config
+    from secfed.preflight.check import check
+    from secfed.preflight.page import print_preflight
+
+    config = load_run_config(config_file)
+    with Console(stderr=True, quiet=as_json).status("Measuring and rehearsing"):
+        found = check(config, clients=clients, noise_tail=noise_tail, site_folder=site, measure=measure)
+    if as_json:
+        _print_json({"config": str(config_file), **found.as_dict()})
+    else:
+        print_preflight(found, Console())
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
 @data_app.command("phantom")
 def data_phantom(
     out: Annotated[Path, typer.Option("--out", help="Folder to write, in AMOS22 layout.")],

@@ -1,0 +1,142 @@
+"""Everything that can be said about a run before it starts, and whether it would be refused.
+
+Run by whoever plans a run, or by a site that was asked to take part. It reads a configuration and, where asked, one
+`site.toml`; it reads no scan and no key. That a run is ready here does not say that its data are.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secfed.config import RunConfig
+from secfed.data.cases import LABEL_MAPS
+from secfed.errors import PolicyRefusal
+from secfed.model import initial_model, state_layout
+from secfed.preflight.quorum import Quorum, quorum_of
+from secfed.preflight.timing import MaskingTime, TrainingTime, time_masking, time_training
+from secfed.preflight.traffic import Traffic
+from secfed.preflight.value_range import ValueRange, value_range
+from secfed.preflight.verdict import (
+    Finding,
+    SiteVerdict,
+    can_train,
+    plan_refusals,
+    require_known_phantoms,
+    site_verdict,
+)
+from secfed.protected_vector import vector_format
+from secfed.site_config import load_site_file
+
+NO_PRIVACY = "No differential privacy in this plan: no epsilon can be stated."
+COARSE = 0.01
+"""From this share of the clip norm on, rounding is worth a warning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """The findings. `traffic` is None where a rehearsal makes no sense any more, the times where they were skipped."""
+
+    config: RunConfig
+    num_parameters: int
+    value_range: ValueRange
+    value_range_asked: ValueRange | None
+    quorum: Quorum
+    traffic: Traffic | None
+    masking: MaskingTime | None
+    training: TrainingTime | None
+    site: SiteVerdict | None
+    warnings: tuple[str, ...]
+    refusals: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the run is ready, else that of the first refusal."""
+        return self.refusals[0].exit_code if self.refusals else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+
+        def optional(part: ValueRange | Traffic | MaskingTime | TrainingTime | SiteVerdict | None) -> Any:
+            return None if part is None else part.as_dict()
+
+        return {
+            "name": self.config.name,
+            "ready": not self.refusals,
+            "exit_code": self.exit_code,
+            "refusals": [finding.reason for finding in self.refusals],
+            "warnings": list(self.warnings),
+            "protection": self.config.protection.mode,
+            "sites": len(self.config.sites),
+            "rounds": self.config.federation.rounds,
+            "parameters": self.num_parameters,
+            "range": self.value_range.as_dict(),
+            "range_asked": optional(self.value_range_asked),
+            "bytes": optional(self.traffic),
+            "quorum": self.quorum.as_dict(),
+            "masking": optional(self.masking),
+            "training": optional(self.training),
+            "privacy": {"differential_privacy": False, "statement": NO_PRIVACY},
+            "site": optional(self.site),
+        }
+
+
+def check(
+    config: RunConfig, *, clients: int | None, noise_tail: int, site_folder: Path | None, measure: bool
+) -> Preflight:
+    """Look at a run from all sides; `clients` asks for a second range analysis, `measure` for times.
+
+    Raises:
+        ConfigError: the network cannot be built, the range is impossible, or the site's file cannot be used.
+    """
+    require_known_phantoms(config)
+    classes = LABEL_MAPS[config.task].num_classes
+    # The site's file is read first: a wrong folder should not cost the time of everything else.
+    site_file = None if site_folder is None else load_site_file(site_folder)
+    layout = state_layout(initial_model(config.model, classes, config.seed), config.training.optimizer_state)
+    planned = value_range(layout, config, max_clients=len(config.sites), noise_tail=noise_tail)
+    asked = None if clients is None else value_range(layout, config, max_clients=clients, noise_tail=noise_tail)
+    quorum = quorum_of(config)
+    site = None if site_file is None else site_verdict(site_file, config, layout, quorum)
+    refusals = plan_refusals(config, layout, quorum, classes=classes, of_every_site=site is None)
+    traffic = None
+    if not refusals:
+        from secfed.preflight.rehearsal import RehearsalFailed, rehearse
+
+        try:
+            traffic = rehearse(config, layout)
+        except RehearsalFailed as error:
+            refusals.append(Finding(reason=f"the run in miniature failed: {error}", exit_code=error.exit_code))
+    if site is not None:
+        refusals += [
+            Finding(reason=f"site '{site.name}': {reason}", exit_code=PolicyRefusal.exit_code)
+            for reason in site.refusals
+        ]
+    masked = config.protection.mode == "masked"
+    entries = vector_format(layout, config, cohort_size=quorum.sites).length
+    return Preflight(
+        config=config,
+        num_parameters=layout.num_parameters,
+        value_range=planned,
+        value_range_asked=asked,
+        quorum=quorum,
+        traffic=traffic,
+        masking=time_masking(entries=entries, sites=quorum.sites) if measure and masked else None,
+        training=time_training(config) if measure and can_train(config, classes) else None,
+        site=site,
+        warnings=(*quorum.warnings(), *_range_warnings(planned), *_range_warnings(asked), *_site_warnings(site)),
+        refusals=tuple(refusals),
+    )
+
+
+def _site_warnings(site: SiteVerdict | None) -> list[str]:
+    if site is None or site.in_run:
+        return []
+    return [f"The site '{site.name}' is not one of this run's [[sites]]; only its policy was compared."]
+
+
+def _range_warnings(found: ValueRange | None) -> list[str]:
+    if found is None or found.update_error < COARSE:
+        return []
+    sites, tail = found.analysis.max_clients, found.analysis.noise_tail
+    share = f"{100 * found.update_error:.3g} % of the clip norm"
+    return [f"With up to {sites} sites and a noise tail of {tail}, rounding may move an update by {share}."]

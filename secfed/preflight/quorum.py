@@ -1,0 +1,94 @@
+"""How many sites a round needs, how many may drop out, and how many may collude: the numbers behind the threshold.
+
+Computed by whoever plans a run. Sources: Bonawitz et al. 2017 (eprint 2017/281), section 4, for dropouts and a curious
+aggregator; `privacy.secagg.threshold` for an active one. It says nothing about what the sum itself reveals.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from privacy.secagg.threshold import default_threshold
+from secfed.config import RunConfig
+
+SMALL_COHORT = 5
+"""Below this many sites a sum says a lot about each of them (docs/secure-aggregation.md)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quorum:
+    """The quorum of one cohort; in plain mode `threshold` and the numbers of colluding sites are None."""
+
+    sites: int
+    min_cohort: int
+    threshold: int | None
+
+    @property
+    def needed(self) -> int:
+        """Sites that must be there at every stage up to the uploads."""
+        return max(self.min_cohort, self.threshold or 1)
+
+    @property
+    def dropouts_before_upload(self) -> int:
+        """Sites that may be gone, all stages up to the uploads together."""
+        return max(0, self.sites - self.needed)
+
+    @property
+    def dropouts_while_unmasking(self) -> int | None:
+        """Sites, those gone before included, whose answers the last stage can do without."""
+        return None if self.threshold is None else self.sites - self.threshold
+
+    @property
+    def colluding_with_active(self) -> int | None:
+        """Sites that may help an aggregator that lies, n_c < 2 t - n; below 0 where even none may."""
+        return None if self.threshold is None else 2 * self.threshold - self.sites - 1
+
+    @property
+    def colluding_with_curious(self) -> int | None:
+        """Sites that may help an aggregator that only looks, n_c < t: the masks stay closed."""
+        return None if self.threshold is None else self.threshold - 1
+
+    @property
+    def colluding_while_two_remain(self) -> int | None:
+        """Sites that may pool what they know while at least two others stay in the smallest sum."""
+        return None if self.threshold is None else max(0, self.needed - 2)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            **asdict(self),
+            "needed_before_upload": self.needed,
+            "dropouts_before_upload": self.dropouts_before_upload,
+            "dropouts_while_unmasking": self.dropouts_while_unmasking,
+            "colluding_with_active_aggregator": self.colluding_with_active,
+            "colluding_with_curious_aggregator": self.colluding_with_curious,
+            "colluding_while_two_others_remain": self.colluding_while_two_remain,
+        }
+
+    def warnings(self) -> list[str]:
+        """What a planner should know, in plain words."""
+        found = []
+        if self.threshold is None:
+            found.append("Plain mode: the aggregator can read every update. Nothing hides a site from it.")
+        elif self.sites <= 2:
+            found.append(
+                f"With {self.sites} sites masking hides nothing: each site can take its own update from the sum "
+                "and is left with the other's."
+            )
+        elif self.sites < SMALL_COHORT:
+            found.append(
+                f"With {self.sites} sites masking alone does not hide a site: a sum over fewer than {SMALL_COHORT} "
+                "says a lot about each of them."
+            )
+        if self.dropouts_before_upload == 0:
+            found.append(f"No site may drop out: every round needs all {self.sites}.")
+        return found
+
+
+def quorum_of(config: RunConfig) -> Quorum:
+    """The quorum of a run with all its sites."""
+    sites = len(config.sites)
+    threshold = None
+    if config.protection.mode == "masked":
+        # One site alone has no threshold; that it cannot run masked is refused elsewhere.
+        threshold = config.protection.threshold or (default_threshold(sites) if sites > 1 else 1)
+    return Quorum(sites=sites, min_cohort=config.federation.min_cohort, threshold=threshold)

@@ -1,0 +1,441 @@
+"""The preflight tells the truth about a run: its range, its bytes, its quorum, and who would refuse it."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+from small_federation import config, journal, provision, train, tree
+
+from privacy.fixed_point import decode_sum, encode
+from privacy.streams import Keystream
+from secfed import cli
+from secfed.config import FederationConfig, TrainingPlan
+from secfed.errors import ConfigError, RoundAborted
+from secfed.model import initial_model, state_layout
+from secfed.parameters import ParameterLayout, TensorSpec
+from secfed.preflight import rehearsal
+from secfed.preflight.quorum import Quorum
+from secfed.preflight.rehearsal import rehearse
+from secfed.preflight.timing import time_masking, time_training
+from secfed.preflight.value_range import value_range
+from secfed.protected_vector import vector_format
+from secfed.site_config import SiteData, SiteFile, SitePolicy, save_site_file
+
+DEMO = Path(cli.__file__).parent / "configs" / "demo.toml"
+TINY = ParameterLayout((TensorSpec("weight", (3,), "parameter"), TensorSpec("mean", (2,), "buffer")))
+
+
+@pytest.fixture
+def preflight(monkeypatch, capfd):
+    """Run the command in this process without measuring: (exit code, standard output, standard error)."""
+
+    def call(*arguments, columns=120):
+        monkeypatch.setattr(sys, "argv", ["secfed", "preflight", "--no-measure", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def no_rehearsal(monkeypatch):
+    """For tests about something else: nothing is counted, and nothing takes time."""
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_: None)
+
+
+def write(folder, **changes):
+    path = folder / "run.toml"
+    path.write_text(tomli_w.dumps(tree(Path("nowhere"), **changes)))
+    return path
+
+
+def sites(count):
+    return [{"name": f"site-{index}", "modality": "CT", "folder": "nowhere"} for index in range(count)]
+
+
+def site_folder(folder, **policy):
+    data = (SiteData(name="ct-a", folder=folder, cache=folder),)
+    save_site_file(folder, SiteFile(name="ct-a", data=data, policy=SitePolicy(**policy)))
+    return folder
+
+
+def layout_of(run_config):
+    return state_layout(initial_model(run_config.model, 9, 0), run_config.training.optimizer_state)
+
+
+# Range
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_a_hundred_sites_leave_24_bits_for_every_value_of_the_demo(preflight):
+    code, out, err = preflight(DEMO, "--clients", 100, "--json")
+    said = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (said["range"]["max_clients"], said["range"]["bits"]) == (4, 28)
+    asked = said["range_asked"]
+    assert (asked["max_clients"], asked["bits"], asked["can_wrap"]) == (100, 24, False)
+    assert asked["worst_integer"] == 100 * asked["max_integer"] < 2**31
+    assert len(asked["lines"]) == len(asked["segments"]) + 1
+    assert "no wraparound" in asked["lines"][-1]
+
+
+@given(
+    clients=st.integers(1, 10**6),
+    tail=st.integers(0, 2**31 - 1 - 10**6),
+    clip_norm=st.floats(1e-6, 1e6),
+    sign=st.sampled_from([-1, 1]),
+)
+def test_no_configuration_lets_all_clients_at_their_limit_and_the_noise_wrap(clients, tail, clip_norm, sign):
+    plan = TrainingPlan(federation=FederationConfig(clip_norm=clip_norm))
+    found = value_range(TINY, plan, max_clients=clients, noise_tail=tail)
+    assert found.analysis.worst_integer <= 2**31 - 1
+    # The integers themselves, from the code that sites run, with every entry at the end of its range.
+    slots = vector_format(TINY, plan, cohort_size=clients)
+    slots = type(slots)(segments=slots.segments, max_clients=clients, noise_tail=tail)
+    extreme = sign * np.concatenate([np.full(segment.length, segment.max_abs) for segment in slots.segments])
+    one = encode(extreme, vector_format=slots, rounding=Keystream(bytes(32))).view(np.int32)
+    exact = [clients * int(value) + sign * tail for value in one]
+    assert max(map(abs, exact)) <= 2**31 - 1
+    wrapped = np.array([value % 2**32 for value in exact], np.uint32)
+    quanta = np.concatenate([np.full(segment.length, slots.quantum(segment)) for segment in slots.segments])
+    np.testing.assert_array_equal(decode_sum(wrapped, vector_format=slots), np.array(exact) * quanta)
+
+
+@given(clients=st.integers(1, 10**5), seed=st.integers(0, 2**32 - 1))
+def test_rounding_stays_below_the_error_that_is_stated(clients, seed):
+    plan = TrainingPlan()
+    slots = vector_format(TINY, plan, cohort_size=clients)
+    delta = np.zeros(slots.length)
+    delta[:3] = np.random.default_rng(seed).uniform(-1, 1, 3) * plan.federation.clip_norm
+    coded = encode(delta, vector_format=slots, rounding=Keystream(seed.to_bytes(32, "big")))
+    error = (decode_sum(coded, vector_format=slots) - delta)[:3] / plan.federation.clip_norm
+    found = value_range(TINY, plan, max_clients=clients)
+    slack = 1 + 1e-6  # the comparison itself is in floating point
+    assert np.abs(error).max() <= found.entry_error * slack
+    assert np.linalg.norm(error) <= found.update_error * slack
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--clients", 2**31), ["at most 2147483647 clients", "2^31"]),
+        (("--noise-tail", 2**31 - 2), ["4 clients", "at most 1 clients", "a noise tail of at most 2147483643"]),
+        (("--noise-tail", 2**31), ["a noise tail of at most 2147483643"]),
+    ],
+    ids=["clients", "tail", "tail beyond the modulus"],
+)
+def test_an_impossible_range_is_refused_and_what_would_do_is_said(preflight, tmp_path, options, words):
+    code, out, err = preflight(write(tmp_path), *options)
+    assert (code, out) == (2, "")
+    assert all(word in err for word in words), err
+
+
+def test_what_an_impossible_range_is_told_would_do_does():
+    with pytest.raises(ConfigError, match="at most 1 clients or a noise tail of at most 2147483643"):
+        value_range(TINY, TrainingPlan(), max_clients=4, noise_tail=2**31 - 2)
+    assert value_range(TINY, TrainingPlan(), max_clients=1, noise_tail=2**31 - 2).analysis.headroom == 0
+    assert value_range(TINY, TrainingPlan(), max_clients=4, noise_tail=2147483643).analysis.headroom == 0
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_a_coarse_range_is_warned_of(preflight, tmp_path):
+    path = write(tmp_path)
+    assert "rounding" not in json.loads(preflight(path, "--json")[1])["warnings"]
+    warnings = json.loads(preflight(path, "--clients", 10**7, "--json")[1])["warnings"]
+    assert any("10000000 sites" in warning and "of the clip norm" in warning for warning in warnings)
+
+
+# Bytes
+
+
+@pytest.mark.parametrize("mode", ["masked", "plain"])
+def test_bytes_and_exchanges_are_those_that_a_real_run_counts(scans, tmp_path, mode):
+    run_config = config(
+        scans,
+        model={"channels": [4, 8, 8]},
+        training={"patch_size": [16, 16], "optimizer_state": "average"},
+        federation={"rounds": 4},
+        protection={"mode": mode},
+    )
+    found = rehearse(run_config, layout_of(run_config))
+    job = provision(tmp_path, run_config)
+    train(job)
+    rounds = journal(job)
+    setup, first, later = len(found.setup), len(found.first_round), len(found.later_round)
+    assert [entry["exchanges"] for entry in rounds[:3]] == [setup + first, later, later]
+    assert found.exchanges_per_run == sum(entry["exchanges"] for entry in rounds)
+    # Numbers in headers are coded in one to nine bytes, so a few bytes a message may differ.
+    for counted, predicted in (("bytes_up", found.up_bytes_per_run), ("bytes_down", found.down_bytes_per_run)):
+        real = sum(entry[counted] for entry in rounds) / 4
+        assert predicted == pytest.approx(real, rel=0.002)
+        assert predicted > 4 * 4 * layout_of(run_config).size
+
+
+def test_masking_takes_at_most_three_exchanges_a_round_after_the_setup_and_plain_takes_one(scans):
+    masked = config(scans)
+    plain = config(scans, protection={"mode": "plain"})
+    found = rehearse(masked, layout_of(masked))
+    assert (len(found.setup), len(found.later_round)) == (3, 3)
+    assert len(found.first_round) <= 4
+    found = rehearse(plain, layout_of(plain))
+    assert (len(found.setup), len(found.first_round), len(found.later_round)) == (1, 1, 1)
+
+
+def test_large_cohorts_are_extrapolated_from_small_ones(monkeypatch, tmp_path):
+    ten = config(tmp_path, sites=sites(10), federation={"rounds": 2})
+    layout = layout_of(ten)
+    extrapolated = rehearse(ten, layout)
+    monkeypatch.setattr(rehearsal, "MOST_SITES", 10)
+    measured = rehearse(ten, layout)
+    assert (extrapolated.measured_with, measured.measured_with) == ((4, 6, 8), (10,))
+    assert extrapolated.up_bytes_per_run == pytest.approx(measured.up_bytes_per_run, rel=0.01)
+    assert extrapolated.down_bytes_per_run == pytest.approx(measured.down_bytes_per_run, rel=0.01)
+
+
+def test_a_run_in_miniature_that_fails_says_what_the_site_said(preflight, monkeypatch, tmp_path):
+    monkeypatch.setattr(rehearsal, "_invent_scans", lambda folder, task: folder / "nowhere")
+    code, out, err = preflight(write(tmp_path), "--json")
+    said = json.loads(out)
+    assert (code, err) == (RoundAborted.exit_code, "")
+    assert (said["ready"], said["bytes"]) == (False, None)
+    [reason] = said["refusals"]
+    assert "the run in miniature failed" in reason
+    assert "dataset.json" in reason
+
+
+# Quorum
+
+
+@pytest.mark.parametrize(
+    ("count", "threshold", "dropouts", "active", "curious"),
+    [(3, 3, 0, 2, 2), (4, 3, 1, 1, 2), (5, 4, 1, 2, 3), (10, 7, 3, 3, 6), (100, 67, 33, 33, 66)],
+)
+def test_the_quorum_is_that_of_the_threat_model(count, threshold, dropouts, active, curious):
+    quorum = Quorum(sites=count, min_cohort=2, threshold=threshold)
+    assert (quorum.dropouts_before_upload, quorum.dropouts_while_unmasking) == (dropouts, dropouts)
+    assert (quorum.colluding_with_active, quorum.colluding_with_curious) == (active, curious)
+    # n_c < 2 t - n and n_c < t, each as tight as it can be.
+    assert active < 2 * threshold - count <= active + 1
+    assert curious < threshold <= curious + 1
+
+
+def test_min_cohort_may_ask_for_more_than_the_threshold():
+    quorum = Quorum(sites=10, min_cohort=9, threshold=7)
+    assert (quorum.needed, quorum.dropouts_before_upload, quorum.dropouts_while_unmasking) == (9, 1, 3)
+    assert quorum.colluding_while_two_remain == 7
+
+
+@pytest.mark.parametrize(
+    ("count", "word"), [(2, "hides nothing"), (3, "does not hide a site"), (4, "does not hide a site"), (5, None)]
+)
+@pytest.mark.usefixtures("no_rehearsal")
+def test_small_cohorts_are_told_what_masking_does_not_hide(preflight, tmp_path, count, word):
+    code, out, _ = preflight(write(tmp_path, sites=sites(count)), "--json")
+    warnings = " ".join(json.loads(out)["warnings"])
+    assert code == 0
+    assert (word or "") in warnings
+    assert ("hide" in warnings) == (word is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"protection": {"threshold": 2}}, ["threshold = 2 of 4 sites is refused by every site", "at least 3"]),
+        ({"sites": sites(5), "protection": {"threshold": 3}}, ["threshold 3 of 5 sites, but 4 is the least"]),
+        ({"sites": sites(1), "federation": {"min_cohort": 1}}, ["one site alone cannot be masked"]),
+        ({"federation": {"min_cohort": 1}}, ["min_cohort = 1 must be at least 2"]),
+        ({"federation": {"rounds": 10_001}}, ["10001 rounds", "allows 10000"]),
+        ({"training": {"class_weights": [1.0, 2.0]}}, ["class_weights has 2 numbers", "9 classes"]),
+    ],
+    ids=["t at most n/2", "t below the default", "one site", "min_cohort", "rounds", "class weights"],
+)
+def test_a_plan_that_sites_would_refuse_ends_with_the_configuration_s_exit_code(preflight, tmp_path, changes, words):
+    code, out, err = preflight(write(tmp_path, **changes), "--json")
+    said = json.loads(out)
+    assert (code, err) == (2, "")
+    assert (said["ready"], said["exit_code"], said["bytes"]) == (False, 2, None)
+    assert all(word in " ".join(said["refusals"]) for word in words), said["refusals"]
+
+
+# The site's own policy
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"min_cohort": 5}, "cohort of 4 sites is below this site's min_cohort = 5"),
+        ({"min_threshold": 4}, "threshold 3 of 4 sites, but 4 is the least"),
+        ({"protection": ("plain",)}, "allows only ['plain']"),
+        ({"max_parameters": 10}, "allows 10"),
+        ({"max_rounds": 1}, "allows 1"),
+    ],
+    ids=["cohort", "threshold", "protection", "parameters", "rounds"],
+)
+def test_a_site_that_would_refuse_is_told_so_with_exit_code_5(preflight, tmp_path, policy, words):
+    path, folder = write(tmp_path), site_folder(tmp_path / "site", **policy)
+    code, out, err = preflight(path, "--site", folder, "--json")
+    said = json.loads(out)
+    assert (code, err, said["exit_code"]) == (5, "", 5)
+    assert said["site"]["takes_part"] is False
+    assert words in said["site"]["refusals"][0]
+    code, out, _ = preflight(path, "--site", folder, columns=200)
+    assert code == 5
+    assert "It would refuse" in out
+    assert words in out
+    assert "Ready" not in out
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_a_site_that_would_take_part_is_told_so(preflight, tmp_path):
+    path, folder = write(tmp_path), site_folder(tmp_path / "site")
+    code, out, _ = preflight(path, "--site", folder)
+    assert code == 0
+    assert "It would take part in this plan." in out
+    assert "Ready" in out
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_a_site_that_lowered_its_floor_may_accept_what_others_refuse(preflight, tmp_path):
+    path = write(tmp_path, sites=sites(5), protection={"threshold": 3})
+    folder = site_folder(tmp_path / "site", min_threshold=3)
+    assert preflight(path)[0] == 2
+    code, out, _ = preflight(path, "--site", folder, "--json")
+    said = json.loads(out)
+    assert (code, said["site"]["takes_part"], said["site"]["in_run"]) == (0, True, False)
+    assert any("'ct-a' is not one of this run's" in warning for warning in said["warnings"])
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_a_folder_without_a_site_file_is_named(preflight, tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        code, out, err = preflight(write(tmp_path), "--site", folder)
+        assert (code, out) == (2, "")
+        assert f"{folder / 'site.toml'}: no such file" in err
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"federation": {"round": 3}}, ["'federation.round'", "did you mean 'rounds'?"]),
+        ({"model": {"architecture": "basic_unet", "channels": [4, 8]}}, ["basic_unet", "exactly 5 levels"]),
+        ({"sites": [*sites(3), {"name": "p", "modality": "CT", "phantom": {"protocol": "x-ray"}}]}, ["'x-ray'"]),
+        ({"test": [{"name": "t", "phantom": {"protocol": "x-ray"}}]}, ["'t'", "'x-ray'", "ct-portal"]),
+    ],
+    ids=["unknown key", "channels", "site's protocol", "test set's protocol"],
+)
+def test_a_bad_configuration_is_named(preflight, tmp_path, changes, words):
+    code, out, err = preflight(write(tmp_path, **changes))
+    assert (code, out) == (2, "")
+    assert all(word in err for word in words), err
+
+
+def test_a_missing_file_is_named(preflight, tmp_path):
+    code, out, err = preflight(tmp_path / "nothing.toml")
+    assert (code, out) == (2, "")
+    assert "nothing.toml: no such file" in err
+
+
+# Time
+
+
+def test_masking_time_grows_with_entries_and_sites():
+    small, large = time_masking(entries=1000, sites=2), time_masking(entries=2**24, sites=64)
+    assert (small.measured_entries, small.measured_streams) == (1000, 2)
+    assert (large.measured_entries, large.measured_streams) == (2**22, 16)
+    assert 0 < small.seconds < large.seconds
+
+
+def test_training_time_counts_the_steps_of_every_site(tmp_path):
+    phantom = {"protocol": "ct-portal", "train": 1}
+    run_config = config(
+        tmp_path,
+        sites=[*sites(1), {"name": "p", "modality": "CT", "phantom": phantom}],
+        training={"batch_cases": 2, "steps_per_round": 3},
+        federation={"rounds": 5},
+    )
+    found = time_training(run_config)
+    assert [(site.batch, site.batch_is_known) for site in found.sites] == [(2, False), (1, True)]
+    rounds = [site.seconds_per_round for site in found.sites]
+    assert rounds == [3 * site.seconds_per_step for site in found.sites]
+    assert found.seconds_in_turn == pytest.approx(5 * sum(rounds))
+    assert found.seconds_side_by_side == pytest.approx(5 * max(rounds))
+    assert min(rounds) > 0
+
+
+def test_steps_that_follow_from_the_scans_are_not_invented(tmp_path):
+    found = time_training(config(tmp_path, training={"passes_per_round": 1.0}))
+    assert {site.steps for site in found.sites} == {None}
+    assert found.seconds_in_turn is found.seconds_side_by_side is None
+
+
+# What is shown
+
+
+def test_the_json_object_has_its_keys_and_nothing_is_left_behind(preflight, monkeypatch, tmp_path):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    path = write(tmp_path, federation={"rounds": 7})
+    code, out, err = preflight(path, "--json")
+    said = json.loads(out)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert set(said) == {
+        *("config", "name", "ready", "exit_code", "refusals", "warnings", "protection", "sites", "rounds"),
+        *("parameters", "range", "range_asked", "bytes", "quorum", "masking", "training", "privacy", "site"),
+    }
+    assert said["masking"] is said["training"] is said["site"] is said["range_asked"] is None
+    assert said["ready"] is True
+    per_site = said["bytes"]["per_site"]
+    assert set(per_site) == {"setup", "first_round", "later_round", "run"}
+    train_stage = next(stage for stage in per_site["later_round"]["stages"] if stage["stage"] == "train")
+    assert train_stage["up_bytes"] > said["bytes"]["vector_up_bytes"]
+    assert list(temporary.iterdir()) == []
+
+
+def test_no_epsilon_is_stated_where_there_is_none(preflight, tmp_path):
+    path = write(tmp_path)
+    code, out, _ = preflight(path)
+    assert code == 0
+    assert "No differential privacy in this plan: no epsilon can be stated." in out
+    assert out.lower().count("epsilon") == 1
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_page_answers_every_question_and_fits_the_terminal(preflight, tmp_path, columns):
+    code, out, _ = preflight(write(tmp_path), "--clients", 100, columns=columns)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= columns
+    for heading in ("Range", "Bytes", "Quorum", "Time", "Privacy", "Ready"):
+        assert any(line.startswith(heading) for line in out.splitlines())
+    assert "no wraparound" in " ".join(out.split())
+    assert "Not measured." in out
+
+
+def test_the_measured_page_says_that_it_is_an_estimate_for_this_machine(tmp_path, capfd, monkeypatch):
+    path = write(tmp_path, protection={"mode": "plain"})
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["secfed", "preflight", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, _ = capfd.readouterr()
+    assert ended.value.code in (0, None)
+    for words in ("an estimate for this machine", "leaves out reading data", "Plain mode: the aggregator can read"):
+        assert words in out
+    assert "keystream" not in out
