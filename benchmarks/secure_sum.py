@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from benchmarks.growth import FEW_CLIENTS, Point, draw, growth_rows
 from benchmarks.masked_session import MAX_ABS, MaskedSession, RoundCost
 from benchmarks.rows import Row, parser, publish
 from benchmarks.stopwatch import Seconds
@@ -65,21 +66,6 @@ QUICK = Plan(
     flower_lengths=(100_000, 1_000_000),
     memory=((20, LENGTH),),
 )
-FEW_CLIENTS = 5
-
-
-Quantity: TypeAlias = Literal["upload", "server"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One mark of the figure: CPU seconds of one client's upload and of the server."""
-
-    side: str
-    clients: int
-    length: int
-    upload: float
-    server: float
 
 
 def main() -> None:
@@ -102,11 +88,11 @@ def main() -> None:
                 Point(side="secfed", clients=clients, length=length, upload=cost.masking_cpu, server=cost.server.cpu)
             )
     rows += memory_rows(memory, wanted=plan.memory)
-    rows += growth_rows(points, plan=plan)
+    rows += growth_rows(points, cohort_length=plan.cohort_length)
     rows += sharing_rows(memory)
     publish(rows, path=given.json)
     if given.figure is not None:
-        draw(points, plan=plan, path=given.figure)
+        draw(points, cohort_length=plan.cohort_length, path=given.figure)
 
 
 def against_flower(length: int, *, repeats: int, folder: Path) -> list[Row]:
@@ -206,25 +192,6 @@ def memory_rows(costs: dict[tuple[int, int], RoundCost], *, wanted: Sequence[tup
     ]
 
 
-def growth_rows(points: Sequence[Point], *, plan: Plan) -> list[Row]:
-    """Growth in the cohort's size, a straight line with a start (encoding and hashing); exponents in the length."""
-    cohorts = [point for point in points if point.side == "secfed" and point.length == plan.cohort_length]
-    cohorts = [point for point in cohorts if point.clients in plan.scaling_cohorts]
-    lengths = [
-        point
-        for point in points
-        if point.side == "secfed" and point.clients == FEW_CLIENTS and point.length >= 1_000_000
-    ]
-    n_note = f"{plan.cohort_length:,} parameters, n = {', '.join(str(point.clients) for point in cohorts)}; CPU"
-    l_note = f"n = {FEW_CLIENTS}, {', '.join(f'{point.length:,}' for point in lengths)} parameters; CPU, 1 is linear"
-    return [
-        _straight("growth in n, one client's upload step", cohorts, "upload", n_note),
-        _straight("growth in n, server", cohorts, "server", n_note),
-        _exponent("exponent in length, one client's upload step", lengths, "upload", l_note),
-        _exponent("exponent in length, server", lengths, "server", l_note),
-    ]
-
-
 def sharing_rows(costs: dict[tuple[int, int], RoundCost]) -> list[Row]:
     """What does not depend on the length: dealing shares and checking everybody's, per client and round."""
     largest = max(clients for clients, _ in costs)
@@ -238,47 +205,6 @@ def sharing_rows(costs: dict[tuple[int, int], RoundCost]) -> list[Row]:
         for (clients, _), cost in costs.items()
         if clients in {10, largest}
     ]
-
-
-def draw(points: Sequence[Point], *, plan: Plan, path: Path) -> None:
-    """A self-contained HTML page: cost against the cohort's size and against the length, both axes logarithmic."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(
-        rows=1,
-        cols=2,
-        subplot_titles=(f"{plan.cohort_length:,} parameters", f"{FEW_CLIENTS} clients"),
-        horizontal_spacing=0.1,
-    )
-    for side, colour in (("secfed", "#1f6f8b"), ("SecAgg+", "#c8553d")):
-        for what in get_args(Quantity):
-            for column in (1, 2):
-                chosen = [
-                    point for point in points if point.side == side and (point.clients == FEW_CLIENTS) == (column == 2)
-                ]
-                chosen = [point for point in chosen if column == 2 or point.length == plan.cohort_length]
-                figure.add_trace(
-                    go.Scatter(
-                        x=[point.clients if column == 1 else point.length for point in chosen],
-                        y=_seconds(chosen, what).tolist(),
-                        mode="lines+markers",
-                        name=f"{side}, {'one client' if what == 'upload' else 'server'}",
-                        showlegend=column == 1,
-                        line={"color": colour, "dash": "solid" if what == "upload" else "dot"},
-                    ),
-                    row=1,
-                    col=column,
-                )
-    figure.update_xaxes(type="log", title_text="clients", row=1, col=1, tickvals=list(plan.scaling_cohorts))
-    figure.update_xaxes(type="log", title_text="parameters", row=1, col=2)
-    figure.update_yaxes(type="log", title_text="CPU seconds per round", row=1, col=1)
-    figure.update_yaxes(type="log", row=1, col=2)
-    figure.update_layout(
-        title="Secure aggregation, cost of one round", template="plotly_white", legend={"orientation": "h", "y": -0.18}
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(path, include_plotlyjs=True)
 
 
 @contextmanager
@@ -348,25 +274,6 @@ def _ratio(measure: str, ours: float, other: float, *, limit: float | None, note
 
 def _limited(measure: str, value: float, *, unit: str, limit: float, note: str) -> Row:
     return Row(measure=measure, value=value, unit=unit, target=f"<= {limit:.3g}", met=value <= limit, note=note)
-
-
-def _straight(measure: str, points: Sequence[Point], what: Quantity, note: str) -> Row:
-    """Milliseconds per further client, and how far the measured values lie from that line."""
-    clients, seconds = np.array([point.clients for point in points]), _seconds(points, what)
-    # Weights make the fit one of relative errors.
-    slope, start = np.polyfit(clients, seconds, 1, w=1 / seconds)
-    off = float(np.max(np.abs(start + slope * clients - seconds) / seconds))
-    full = f"{note}: {start:.3f} s + {slope:.4f} s per client, off by at most {off:.0%}"
-    return Row(measure=measure, value=1000 * float(slope), unit="ms per client", note=full)
-
-
-def _exponent(measure: str, points: Sequence[Point], what: Quantity, note: str) -> Row:
-    slope, _ = np.polyfit(np.log([point.length for point in points]), np.log(_seconds(points, what)), 1)
-    return Row(measure=measure, value=float(slope), unit="1", note=note)
-
-
-def _seconds(points: Sequence[Point], what: Quantity) -> npt.NDArray[np.float64]:
-    return np.array([point.upload if what == "upload" else point.server for point in points])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Roots of the test tree of the certificate-transparency project (merkletree/merkle_tree_test.cc), leaves 1 to 8."""
+"""Roots of the test tree of the certificate-transparency project (merkletree/merkle_tree_test.cc), and one of our own."""
 
 import hashlib
 
+import numpy as np
 import pytest
 
-from privacy.merkle import merkle_root
+from privacy.merkle import merkle_root, vector_root
 
 LEAVES = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
 ROOTS = [
@@ -23,3 +24,11 @@ ROOTS = [
 def test_roots_are_the_published_ones(count):
     leaves = [hashlib.sha256(b"\x00" + bytes.fromhex(leaf)).digest() for leaf in LEAVES[:count]]
     assert merkle_root(leaves).hex() == ROOTS[count - 1]
+
+
+def test_the_root_of_a_vector_is_ours_to_keep():
+    """A change of leaf size, byte order or tags shows here and needs a new suite."""
+    assert (
+        vector_root(np.arange(3 * 2**18 + 5, dtype=np.uint32)).hex()
+        == "a7d6bebdb6c1d8152229e1317d068e7a0178dc9bc7fe21ab1fc86cb02288a773"
+    )
