@@ -1,4 +1,4 @@
-"""Roots of the test tree of the certificate-transparency project (merkletree/merkle_tree_test.cc), and one of our own."""
+"""Roots of the certificate-transparency project's test tree (merkletree/merkle_tree_test.cc), and one of our own."""
 
 import hashlib
 
