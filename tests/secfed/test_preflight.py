@@ -409,6 +409,13 @@ def test_the_json_object_has_its_keys_and_nothing_is_left_behind(preflight, monk
     assert list(temporary.iterdir()) == []
 
 
+def test_the_command_explains_itself(preflight):
+    code, out, err = preflight("--help")
+    assert (code, err) == (0, "")
+    for word in ("Usage", "Example: secfed", "--json", "--site", "--clients", "--noise-tail"):
+        assert word in out
+
+
 def test_no_epsilon_is_stated_where_there_is_none(preflight, tmp_path):
     path = write(tmp_path)
     code, out, _ = preflight(path)
