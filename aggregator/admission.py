@@ -105,11 +105,16 @@ class SiteChannel:
         deadline = time.monotonic() + self.timeout_seconds
         pause = 0.001
         while waiting and time.monotonic() <= deadline:
-            arrived = list(self.grid.pull_messages(waiting))
-            for answer in arrived:
-                waiting.discard(answer.metadata.reply_to_message_id)
-                yield answer
-            if not arrived:
+            found = False
+            # One at a time: asked for all, a grid would hold every site's vector in memory at once.
+            for message_id in tuple(waiting):
+                if time.monotonic() > deadline:
+                    return
+                for answer in self.grid.pull_messages([message_id]):
+                    found = True
+                    waiting.discard(answer.metadata.reply_to_message_id)
+                    yield answer
+            if not found:
                 time.sleep(pause)
                 pause = min(0.2, 2 * pause)
 

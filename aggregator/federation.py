@@ -18,13 +18,18 @@ from flwr.serverapp import Grid
 
 from aggregator.admission import SiteChannel
 from aggregator.checkpoint import Checkpoints
-from aggregator.folder import CHECKPOINTS, AggregatorFolder
-from aggregator.summation import Costs, MaskedSummation, PlainSummation, RoundSum, RoundTask, Summation, Uploads
+from aggregator.folder import CHECKPOINTS, EVIDENCE, HALF_OPENED, TRANSCRIPT, AggregatorFolder
+from aggregator.half_opened import HalfOpened
+from aggregator.masked_summation import MaskedRecord, MaskedSummation
+from aggregator.misconduct import Misconduct
+from aggregator.summation import Costs, PlainSummation, RoundSum, RoundTask, Summation, Uploads
+from aggregator.transcript import Transcript
 from privacy.errors import HostileInputError
 from privacy.fixed_point import VectorFormat, decode_sum
-from privacy.secagg.roster import Roster
+from privacy.secagg.transcript import Retention
 from secfed.config import TrainingPlan
 from secfed.errors import RoundAborted
+from secfed.parameters import model_digest
 from secfed.protected_vector import unpack_sum, vector_format
 from secfed.server_optimizer import ServerState, step
 
@@ -47,11 +52,11 @@ class Federation:
         self.folder = folder
         self.plan: TrainingPlan = folder.plan()
         initial, self.layout = folder.initial_model()
-        self.roster: Roster | None = folder.roster() if self.plan.protection.mode == "masked" else None
         self.sites = folder.site_names()
         self.slots: VectorFormat = vector_format(self.layout, self.plan, cohort_size=len(self.sites))
         self.channel = SiteChannel(grid, timeout_seconds=self.plan.federation.stage_timeout_seconds)
         self.checkpoints = Checkpoints(folder.folder / CHECKPOINTS)
+        self.record = self._open_record() if self.plan.protection.mode == "masked" else None
         self.state = self.checkpoints.load(self.layout) or ServerState.initial(initial, self.layout)
         self._known: set[int] = set()
         self._outside: set[int] = set()
@@ -83,6 +88,7 @@ class Federation:
                     sequence=session.sequence,
                     model=self.state.model,
                     validate=self._validates(server_round),
+                    last=server_round == self.plan.federation.rounds,
                 )
                 found = session.summation.sum_round(task, costs, seen=self._see(server_round))
                 average = unpack_sum(decode_sum(found.total, vector_format=self.slots), slots=self.slots)
@@ -92,6 +98,13 @@ class Federation:
                     session = None
                 continue
             self.state = step(self.state, average, federation=self.plan.federation, layout=self.layout)
+            if self.record is not None and found.messages is not None:
+                self.record.transcript.complete_round(
+                    found.messages,
+                    server_round=server_round,
+                    total=found.total,
+                    model_after=model_digest(self.state.model, self.layout),
+                )
             self._note(found, costs, average.metrics, seconds=time.perf_counter() - started, failed=reasons)
             self.checkpoints.save(self.state, self.layout)
             return session
@@ -102,10 +115,10 @@ class Federation:
 
     def _open(self, costs: Costs) -> _Open:
         minimum = self.plan.federation.min_cohort
-        if self.roster is not None:
+        if self.record is not None:
             summation: Summation = MaskedSummation(
                 self.channel,
-                roster=self.roster,
+                record=self.record,
                 plan=self.plan,
                 layout=self.layout,
                 slots=self.slots,
@@ -122,9 +135,23 @@ class Federation:
             )
         nodes = self.channel.connected() if self._known else self.channel.wait_for(len(self.sites))
         self._known.update(nodes)
-        summation.open(nodes, costs)
+        summation.open(nodes, costs, completed=self.state.completed, model=self.state.model)
         self._outside = set(nodes) - set(summation.names)
         return _Open(summation=summation)
+
+    def _open_record(self) -> MaskedRecord:
+        folder, roster = self.folder.folder, self.folder.roster()
+        return MaskedRecord(
+            roster=roster,
+            signed_roster=self.folder.signed_roster(),
+            misconduct=Misconduct(folder / EVIDENCE, roster=roster),
+            half_opened=HalfOpened(folder / HALF_OPENED),
+            transcript=Transcript(
+                folder / TRANSCRIPT,
+                retention=Retention(self.plan.protection.kept_rounds),
+                durable=self.folder.durable,
+            ),
+        )
 
     def _somebody_waits(self, session: _Open) -> bool:
         """Whether a connected site is outside the session, other than those that declined to join it."""

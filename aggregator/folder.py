@@ -1,7 +1,9 @@
 """The aggregator's folder: what it was given, and what it keeps.
 
     plan.json  sites.json  initial.safetensors  roster.cbor  anchor.pub      given, before the first round
-    checkpoints/  journal.jsonl  aggregator-view.json                        kept
+    simulated                                                                given in experiments on one machine
+    checkpoints/  journal.jsonl  transcript/  aggregator-view.json           kept
+    evidence/  half-opened.json                                              kept, where something went wrong
 
 Runs at the aggregator. It holds no key and no image: every file here may be read by the auditor.
 """
@@ -28,6 +30,10 @@ ANCHOR = "anchor.pub"
 JOURNAL = "journal.jsonl"
 VIEW = "aggregator-view.json"
 CHECKPOINTS = "checkpoints"
+TRANSCRIPT = "transcript"
+EVIDENCE = "evidence"
+SIMULATED = "simulated"
+HALF_OPENED = "half-opened.json"
 
 
 class AggregatorFolder:
@@ -35,6 +41,11 @@ class AggregatorFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @property
+    def durable(self) -> bool:
+        """Whether the transcript is forced to the disk: not where one machine plays every party of an experiment."""
+        return not (self.folder / SIMULATED).exists()
 
     def plan(self) -> TrainingPlan:
         """The plan that this job trains."""
@@ -51,7 +62,11 @@ class AggregatorFolder:
 
     def roster(self) -> Roster:
         """The consortium's roster, verified."""
-        return verify_roster(self._read(ROSTER), anchor=self._read(ANCHOR), now=int(time.time()))
+        return verify_roster(self.signed_roster(), anchor=self._read(ANCHOR), now=int(time.time()))
+
+    def signed_roster(self) -> bytes:
+        """The roster as the consortium signed it."""
+        return self._read(ROSTER)
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add a line to the journal, durably."""

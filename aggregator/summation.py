@@ -1,12 +1,11 @@
-"""One round's sum, plain or masked, behind one interface: what the aggregator does with uploads is all that differs.
+"""One round's sum behind one interface: what the aggregator does with uploads is all that differs between protections.
 
 Runs at the aggregator. `PlainSummation` sees every single update: it exists for references and comparison, and a site
-takes part in it only where its own policy allows plain. `MaskedSummation` drives privacy.secagg and sees sums only.
-Both give the same integers for the same updates.
+takes part in it only where its own policy allows plain. `aggregator.masked_summation` sees sums only. Both give the
+same integers for the same updates.
 """
 
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,11 +16,10 @@ import numpy.typing as npt
 from aggregator.admission import Exchange, SiteChannel
 from privacy.errors import HostileInputError, TooFewSurvivorsError
 from privacy.fixed_point import VectorFormat
-from privacy.secagg.roster import Roster
-from privacy.secagg.server import SecAggRound, SecAggServer
+from privacy.secagg.server_round import RoundMessages
 from secfed.config import TrainingPlan
 from secfed.messages import Binding, Reply, Request, Stage
-from secfed.parameters import ParameterLayout, model_digest
+from secfed.parameters import ParameterLayout
 
 Uploads = Callable[[str, npt.NDArray[np.uint32]], None]
 """Called with a site's name and its upload as it arrived, before it is added."""
@@ -29,12 +27,13 @@ Uploads = Callable[[str, npt.NDArray[np.uint32]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RoundTask:
-    """What the sites are to do in one round."""
+    """What the sites are to do in one round; after the `last` one no shares are dealt any more."""
 
     server_round: int
     sequence: int
     model: npt.NDArray[np.float32]
     validate: bool
+    last: bool = False
 
 
 @dataclass(kw_only=True)
@@ -60,10 +59,11 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSum:
-    """The integers of one round, shape (slots.length,), and whose updates are in them."""
+    """The integers of one round, shape (slots.length,), whose updates are in them, and what was signed on the way."""
 
     total: npt.NDArray[np.uint32]
     survivors: tuple[str, ...]
+    messages: RoundMessages | None = None
 
 
 class Summation(Protocol):
@@ -71,8 +71,8 @@ class Summation(Protocol):
 
     names: dict[int, str]
 
-    def open(self, nodes: list[int], costs: Costs) -> None:
-        """Let the sites join; raises TooFewSurvivorsError where not enough do."""
+    def open(self, nodes: list[int], costs: Costs, *, completed: int, model: npt.NDArray[np.float32]) -> None:
+        """Let the sites join after `completed` rounds; raises TooFewSurvivorsError where not enough do."""
         ...
 
     def sum_round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
@@ -80,7 +80,7 @@ class Summation(Protocol):
         ...
 
 
-class _Session:
+class Session:
     """What both summations share: the channel, the binding and who is behind which node."""
 
     def __init__(
@@ -104,6 +104,7 @@ class _Session:
         self.names: dict[int, str] = {}
 
     def join_request(self) -> Request:
+        """What a site has to agree to before anything else."""
         return Request(
             stage=Stage.JOIN,
             binding=self.binding(),
@@ -115,6 +116,7 @@ class _Session:
         )
 
     def binding(self, task: RoundTask | None = None) -> Binding:
+        """Of the session, or of one round in it."""
         if task is None:
             return Binding(run=self.run, session=self.session)
         return Binding(run=self.run, session=self.session, server_round=task.server_round, sequence=task.sequence)
@@ -128,6 +130,7 @@ class _Session:
         self.names[node] = reply.site
 
     def require(self, count: int, stage: Stage, costs: Costs, *, threshold: int) -> None:
+        """Raise TooFewSurvivorsError with everybody's reason where fewer than `threshold` answered."""
         if count < threshold:
             lost = "; ".join(f"{name}: {reason}" for name, reason in sorted(costs.lost.items()))
             raise TooFewSurvivorsError(
@@ -135,11 +138,11 @@ class _Session:
             )
 
 
-class PlainSummation(_Session):
+class PlainSummation(Session):
     """Updates travel as they are; the aggregator could read each of them."""
 
-    def open(self, nodes: list[int], costs: Costs) -> None:
-        """Let the sites join."""
+    def open(self, nodes: list[int], costs: Costs, *, completed: int, model: npt.NDArray[np.float32]) -> None:
+        """Let the sites join; nothing is recorded of a plain session."""
         request = self.join_request()
         exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=self.admit_name)
         costs.count(exchange, names=self.names, protection=False)
@@ -169,141 +172,3 @@ class PlainSummation(_Session):
         costs.count(exchange, names=self.names, protection=False)
         self.require(len(exchange.answered), Stage.TRAIN, costs, threshold=self.min_cohort)
         return RoundSum(total=total, survivors=tuple(sorted(self.names[node] for node in exchange.answered)))
-
-
-class MaskedSummation(_Session):
-    """Secure aggregation over three exchanges a round after the setup: share, train, unmask."""
-
-    def __init__(
-        self,
-        channel: SiteChannel,
-        *,
-        roster: Roster,
-        plan: TrainingPlan,
-        layout: ParameterLayout,
-        slots: VectorFormat,
-        min_cohort: int,
-    ) -> None:
-        super().__init__(channel, plan=plan, layout=layout, slots=slots, min_cohort=min_cohort, names=roster.names)
-        self.server = SecAggServer(roster=roster, session=self.session, threshold=min_cohort)
-        self.banned: set[str] = set()
-        self._confirmations: tuple[bytes, ...] = ()
-        self._confirmed: set[int] = set()
-
-    def open(self, nodes: list[int], costs: Costs) -> None:
-        """Session setup: keys, encapsulations, confirmations; a site that fails a step is left out of the session."""
-        advertised = self._collect(nodes, self.join_request(), costs)
-        relayed = self.server.collect_advertisements(advertised.values())
-        request = Request(stage=Stage.ENCAPSULATE, binding=self.binding(), payloads=relayed)
-        encapsulated = self._collect(list(advertised), request, costs)
-        relayed = self.server.collect_encapsulations(encapsulated.values())
-        request = Request(stage=Stage.CONFIRM, binding=self.binding(), payloads=relayed)
-        confirmed = self._collect(list(encapsulated), request, costs)
-        self._confirmations = self.server.collect_confirmations(confirmed.values())
-        costs.lost.update(self.server.excluded)
-
-    def sum_round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
-        """Shares, masked uploads, unmasking; the set of sites narrows after every stage."""
-        nodes = {name: node for node, name in self.names.items()}
-        invited = [name for name in self.server.ready if name in nodes and name not in self.banned]
-        started = time.perf_counter()
-        round_ = self.server.begin_round(
-            round_number=task.sequence,
-            model_hash=model_digest(task.model, self.layout),
-            plan_hash=self.run,
-            vector_length=self.slots.length,
-            invited=invited,
-            threshold=self.plan.protection.threshold,
-        )
-        costs.protection_seconds += time.perf_counter() - started
-        shared = self._share(task, round_, [nodes[name] for name in invited], costs)
-        self._train(task, round_, [nodes[name] for name in round_.cohort], shared, costs, seen=seen)
-        return self._unmask(task, round_, [nodes[name] for name in round_.uploaded], costs)
-
-    def _share(self, task: RoundTask, round_: SecAggRound, nodes: list[int], costs: Costs) -> tuple[bytes, ...]:
-        def request(node: int) -> Request:
-            # The confirmations of the setup travel with a site's first round, which saves an exchange.
-            extra = () if node in self._confirmed else self._confirmations
-            return Request(stage=Stage.SHARE, binding=self.binding(task), payloads=(round_.announcement, *extra))
-
-        messages: dict[int, bytes] = {}
-        exchange = self.channel.exchange(
-            {node: request(node) for node in nodes},
-            accept=lambda node, reply: messages.__setitem__(node, reply.payload),
-        )
-        costs.count(exchange, names=self.names, protection=True)
-        for node in exchange.lost:
-            # A site that cannot share has lost its session state, or is gone: it may join the next session.
-            self.names.pop(node, None)
-        self._confirmed.update(messages)
-        started = time.perf_counter()
-        shared = round_.collect_shares(messages.values())
-        costs.protection_seconds += time.perf_counter() - started
-        costs.lost.update(round_.excluded)
-        self.require(len(round_.cohort), Stage.SHARE, costs, threshold=self.min_cohort)
-        return shared
-
-    def _train(
-        self,
-        task: RoundTask,
-        round_: SecAggRound,
-        nodes: list[int],
-        shared: tuple[bytes, ...],
-        costs: Costs,
-        *,
-        seen: Uploads,
-    ) -> None:
-        def accept(node: int, reply: Reply) -> None:
-            if reply.vector is None:
-                raise HostileInputError("the upload carries no vector", party=self.names[node])
-            started = time.perf_counter()
-            sender = round_.add_upload(reply.payload, reply.vector)
-            costs.protection_seconds += time.perf_counter() - started
-            seen(sender, reply.vector)
-
-        request = Request(
-            stage=Stage.TRAIN,
-            binding=self.binding(task),
-            fields={"validate": int(task.validate)},
-            payloads=shared,
-            vector=task.model,
-        )
-        exchange = self.channel.exchange(
-            dict.fromkeys(nodes, request), accept=accept, max_vector_length=self.slots.length
-        )
-        costs.count(exchange, names=self.names, protection=False)
-        self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=self.min_cohort)
-
-    def _unmask(self, task: RoundTask, round_: SecAggRound, nodes: list[int], costs: Costs) -> RoundSum:
-        started = time.perf_counter()
-        request = Request(stage=Stage.UNMASK, binding=self.binding(task), payloads=(round_.request_unmask(),))
-        costs.protection_seconds += time.perf_counter() - started
-        replies: list[bytes] = []
-        exchange = self.channel.exchange(
-            dict.fromkeys(nodes, request), accept=lambda _, reply: replies.append(reply.payload)
-        )
-        costs.count(exchange, names=self.names, protection=True)
-        started = time.perf_counter()
-        try:
-            found = round_.finish(replies)
-        except TooFewSurvivorsError:
-            raise
-        except HostileInputError as error:
-            if error.party is not None:
-                self.banned.add(error.party)
-            raise
-        costs.protection_seconds += time.perf_counter() - started
-        costs.lost.update(found.excluded)
-        return RoundSum(total=found.total, survivors=found.survivors)
-
-    def _collect(self, nodes: list[int], request: Request, costs: Costs) -> dict[int, bytes]:
-        messages: dict[int, bytes] = {}
-
-        def accept(node: int, reply: Reply) -> None:
-            self.admit_name(node, reply)
-            messages[node] = reply.payload
-
-        exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=accept)
-        costs.count(exchange, names=self.names, protection=request.stage is not Stage.JOIN)
-        self.require(len(messages), request.stage, costs, threshold=self.min_cohort)
-        return messages

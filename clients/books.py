@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from privacy.secagg.receipt import Receipt
+
 TIMINGS = "timings.jsonl"
 LOG = "site.log"
+RECEIPTS = "receipts.jsonl"
 HISTOGRAM = "update-histogram.json"
 
 
@@ -48,6 +51,10 @@ class Books:
                 "samples": samples,
             },
         )
+
+    def receipt(self, receipt: Receipt) -> None:
+        """What this site agreed to in a round: held against the aggregator's transcript by whoever audits."""
+        self._append(RECEIPTS, receipt.to_json())
 
     def histogram(self, encoded: npt.NDArray[np.uint32], *, server_round: int) -> None:
         """Counts of the top byte of the update BEFORE masking: shown beside what the aggregator saw."""

@@ -7,7 +7,6 @@ its policy allows plain, the unmasked integers.
 """
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,10 @@ import numpy.typing as npt
 from clients.device import torch_device
 from clients.site import Session, Site, SiteCases
 from clients.update import TrainedRound, encode_update, rounding_stream
+from privacy.errors import HostileInputError
 from privacy.fixed_point import VectorFormat
 from privacy.secagg.client import SecAggClient
+from privacy.secagg.requests import RoundAnnouncement
 from secfed.config import TrainingPlan
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import DataError, PolicyRefusal
@@ -36,16 +37,14 @@ class Participant:
         match request.stage:
             case Stage.JOIN:
                 return self.join(request)
-            case Stage.ENCAPSULATE:
-                return self._relay(request, lambda client: client.encapsulate_keys(request.payloads))
-            case Stage.CONFIRM:
-                return self._relay(request, lambda client: client.confirm_keys(request.payloads))
             case Stage.SHARE:
                 return self.share(request)
             case Stage.TRAIN:
                 return self.train(request)
             case Stage.UNMASK:
-                return self._relay(request, lambda client: client.unmask(_only_payload(request)))
+                return self.unmask(request)
+            case Stage.ENCAPSULATE | Stage.CONFIRM | Stage.AGREE:
+                return self.relay(request)
 
     def join(self, request: Request) -> Reply:
         """Agree to a plan, or refuse it; in masked runs the reply advertises this session's keys."""
@@ -76,6 +75,7 @@ class Participant:
                 roster=roster,
                 session=session.session,
                 floors=self.site.floors(max_vector_length=slots.length),
+                opened=self.site.opened_sums(),
             )
             payload = client.advertise_keys()
         self.site.open_session(session, client)
@@ -83,22 +83,35 @@ class Participant:
 
     def share(self, request: Request) -> Reply:
         """Enter a round: draw its secrets and share them. The first round also brings the peers' confirmations."""
-        session = self._session(request)
+        self._session(request)
         client = self.site.protocol_client()
+        if not request.payloads:
+            raise PolicyRefusal("the share stage carries no invitation")
         if request.payloads[1:]:
             client.accept_confirmations(request.payloads[1:])
-        if not request.payloads:
-            raise PolicyRefusal("the share stage carries no announcement")
-        payload = client.begin_round(request.payloads[0])
-        announced = client.announcement
-        if announced is None or announced.round_number != request.binding.sequence:
-            raise PolicyRefusal("the announced round is not the one that the request is bound to")
-        if announced.plan_hash != session.plan.digest():
-            raise PolicyRefusal("the announced plan is not the one that this site agreed to")
-        if announced.vector_length != _slots(session).length:
-            raise PolicyRefusal("the announced vector length is not that of the agreed model")
+        payload = client.share(request.payloads[0])
         self.site.keep(client)
         return self._reply(request, payload)
+
+    def unmask(self, request: Request) -> Reply:
+        """Release what opens the sum, and deal the secrets of the next round where one is announced with it."""
+        self._session(request)
+        if not 1 <= len(request.payloads) <= 2:
+            raise PolicyRefusal(f"the unmask stage carries one or two payloads, got {len(request.payloads)}")
+        client = self.site.protocol_client()
+        receipt = client.receipt
+        payloads = [client.unmask(request.payloads[0])]
+        if receipt is not None:
+            self.site.books.receipt(receipt)
+        self.site.remember_opened(client)
+        for invitation in request.payloads[1:]:
+            try:
+                payloads.append(client.share(invitation))
+            except HostileInputError as error:
+                # The shares that open this round's sum are due whatever the next round is to be.
+                self.site.books.log("refused", stage="share", round=request.binding.server_round, error=repr(error))
+        self.site.keep(client)
+        return self._reply(request, *payloads)
 
     def train(self, request: Request) -> Reply:
         """Train on the global model, encode the update and protect it."""
@@ -118,11 +131,10 @@ class Participant:
         client = None
         if plan.protection.mode == "masked":
             client = self.site.protocol_client()
-            announced = client.announcement
-            if announced is None or announced.round_number != request.binding.sequence:
-                raise PolicyRefusal("the request is bound to another round than the open one")
-            if model_digest(model, layout) != announced.model_hash:
-                raise PolicyRefusal("the model is not the one that was announced for this round")
+            complaint = self._enter_round(request, client, model_hash=model_digest(model, layout))
+            if complaint is not None:
+                self.site.keep(client)
+                return self._reply(request, complaint)
         else:
             self.site.file.policy.check_cohort(_int_field(request, "cohort_size"))
         cases: SiteCases = self.site.cases(plan)
@@ -163,7 +175,7 @@ class Participant:
         encoded_at = time.perf_counter()
         header, vector = b"", encoded
         if client is not None:
-            header, vector = client.mask(request.payloads, encoded)
+            header, vector = client.mask(encoded)
             self.site.keep(client)
         masked_at = time.perf_counter()
         if request.binding.server_round == plan.federation.rounds:
@@ -175,20 +187,45 @@ class Participant:
             masking_seconds=0.0 if client is None else masked_at - encoded_at,
             samples=outcome.samples,
         )
-        return self._reply(request, header, vector)
+        return self._reply(request, header, vector=vector)
 
-    def _relay(self, request: Request, act: Callable[[SecAggClient], bytes]) -> Reply:
+    def _enter_round(self, request: Request, client: SecAggClient, *, model_hash: bytes) -> bytes | None:
+        """Check what the round is about and what the others dealt, before hours of training; maybe a complaint."""
+        session = self._session(request)
+        if not request.payloads:
+            raise PolicyRefusal("the train stage carries no announcement")
+        announced = RoundAnnouncement.from_bytes(request.payloads[0])
+        if announced.round_number != request.binding.sequence:
+            raise PolicyRefusal("the announced round is not the one that the request is bound to")
+        if announced.plan_hash != session.plan.digest():
+            raise PolicyRefusal("the announced plan is not the one that this site agreed to")
+        if announced.vector_length != _slots(session).length:
+            raise PolicyRefusal("the announced vector length is not that of the agreed model")
+        if announced.model_hash != model_hash:
+            raise PolicyRefusal("the model is not the one that was announced for this round")
+        return client.accept(request.payloads[0], request.payloads[1:])
+
+    def relay(self, request: Request) -> Reply:
+        """The stages that only the protocol knows: keys, confirmations, and the agreement on the survivor set."""
         self._session(request)
         client = self.site.protocol_client()
-        payload = act(client)
+        match request.stage:
+            case Stage.ENCAPSULATE:
+                payload = client.encapsulate_keys(request.payloads)
+            case Stage.CONFIRM:
+                payload = client.confirm_keys(request.payloads)
+            case _:
+                payload = client.agree(_only_payload(request))
         self.site.keep(client)
         return self._reply(request, payload)
 
     def _session(self, request: Request) -> Session:
         return self.site.session(run=request.binding.run, session=request.binding.session)
 
-    def _reply(self, request: Request, payload: bytes, vector: npt.NDArray[np.uint32] | None = None) -> Reply:
-        return Reply(stage=request.stage, binding=request.binding, site=self.site.name, payload=payload, vector=vector)
+    def _reply(self, request: Request, *payloads: bytes, vector: npt.NDArray[np.uint32] | None = None) -> Reply:
+        return Reply(
+            stage=request.stage, binding=request.binding, site=self.site.name, payloads=payloads, vector=vector
+        )
 
 
 def _offer(request: Request) -> tuple[TrainingPlan, ParameterLayout]:

@@ -16,9 +16,10 @@ from typing import Any
 from clients.books import Books
 from clients.training import TrainingSource
 from privacy import cbor
-from privacy.errors import HostileInputError
+from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
+from privacy.secagg.differencing import OpenedSums
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Roster, verify_roster
 from secfed.config import PreprocessingConfig, TrainingPlan
@@ -31,6 +32,7 @@ from secfed.provisioning import ANCHOR_FILE, IDENTITY_FILE, ROSTER_FILE, ROUNDIN
 from secfed.site_config import SiteData, SiteFile, load_site_file
 
 SESSION_FILE = "session.cbor"
+OPENED_FILE = "opened.cbor"
 MAX_SESSION_BYTES = 64 * 2**20
 _SESSION_FIELDS = {"run", "session", "plan", "layout", "max_clients", "client"}
 
@@ -96,7 +98,30 @@ class Site:
             min_cohort=self.file.policy.min_cohort,
             min_threshold=self.file.policy.min_threshold,
             max_vector_length=max_vector_length,
+            second_sum=self.file.policy.second_sum,
+            min_cohort_change=self.file.policy.min_cohort_change,
         )
+
+    def opened_sums(self) -> OpenedSums:
+        """What this site helped to open in all its sessions.
+
+        Raises:
+            ConfigError: the record is damaged. Without it the site would forget which sums it must not open again.
+        """
+        path = self.state / OPENED_FILE
+        if not path.exists():
+            return OpenedSums()
+        try:
+            return OpenedSums.from_bytes(path.read_bytes())
+        except MisuseError as error:
+            raise ConfigError(
+                f"{path}: {error}; restore it from a copy, or remove it to forget what was opened"
+            ) from error
+
+    def remember_opened(self, client: SecAggClient) -> None:
+        """Make durable what this site is about to help opening: called BEFORE the shares leave."""
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(self.state / OPENED_FILE, client.opened.to_bytes(), durable=self.file.durable_state)
 
     def open_session(self, session: Session, client: SecAggClient | None) -> None:
         """Make a new session durable; it replaces the previous one and its secrets."""

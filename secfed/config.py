@@ -211,10 +211,26 @@ class FederationConfig(Table):
 
 
 class ProtectionConfig(Table):
-    """How updates travel. `threshold` defaults to floor(2 n / 3) + 1 (privacy.secagg)."""
+    """How updates travel. `threshold` defaults to floor(2 n / 3) + 1 (privacy.secagg).
+
+    `keep_uploads` says of how many of the last rounds the transcript keeps masked uploads and sums, so that an auditor
+    can replay them bit for bit; the signed record of every round is always kept.
+    """
 
     mode: Literal["plain", "masked"] = "masked"
     threshold: PositiveInt | None = None
+    keep_uploads: Literal["all", "none"] | PositiveInt = 1
+
+    @property
+    def kept_rounds(self) -> int | None:
+        """Of how many rounds uploads are kept; None for all."""
+        match self.keep_uploads:
+            case "all":
+                return None
+            case "none":
+                return 0
+            case int(rounds):
+                return rounds
 
 
 class EvaluationConfig(Table):

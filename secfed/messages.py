@@ -4,13 +4,17 @@ One exchange is one request and one reply. A `Request` carries a CBOR header (ve
 list of opaque protocol messages (signed and parsed by privacy.secagg) and at most one vector. Parsing is strict: an
 unknown version, a missing field, a wrong type or an oversized part raises `BadMessage`, which never travels.
 
-    stage        Flower message type   request carries             reply carries              masked  plain
-    join         query.join            plan, layout                key advertisement             x      x
-    encapsulate  query.encapsulate     all advertisements          encapsulations                x
-    confirm      query.confirm         all encapsulations          confirmation tags             x
-    share        query.share           announcement, (tags)        wrapped and sealed shares     x
-    train        train                 model, all share messages   header and uint32 vector      x      x
-    unmask       query.unmask          survivors' signed headers   shares                        x
+    stage        Flower message type   request carries               reply carries              masked  plain
+    join         query.join            plan, layout                  key advertisement             x      x
+    encapsulate  query.encapsulate     all advertisements            encapsulations                x
+    confirm      query.confirm         all encapsulations            confirmation tags             x
+    share        query.share           invitation, (tags)            wrapped and sealed shares     x
+    train        train                 model, announcement, shares   header and uint32 vector      x      x
+    agree        query.agree           survivors' signed headers     a signature on their set      x
+    unmask       query.unmask          agreements, (invitation)      shares, (next round's shares) x
+
+A masked round takes three exchanges: train, agree, unmask; the last one also deals the shares of the next round. The
+`share` stage is for a session's first round, and for sites that were not there when the others dealt.
 
 Runs at both sides. Protects nothing: confidentiality and integrity of the payloads come from privacy.secagg and TLS.
 """
@@ -26,9 +30,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from privacy import cbor
 from privacy.errors import HostileInputError
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 MAX_HEADER_BYTES = 4 * 2**20
-MAX_PAYLOADS = 1024
+MAX_PAYLOADS = 1100
 MAX_PAYLOAD_BYTES = 8 * 2**20
 _RECORD = "secfed"
 _VECTOR = "vector"
@@ -46,6 +50,7 @@ class Stage(StrEnum):
     CONFIRM = "confirm"
     SHARE = "share"
     TRAIN = "train"
+    AGREE = "agree"
     UNMASK = "unmask"
 
     @property
@@ -77,13 +82,18 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """Site to aggregator. `site` is a claim; in masked runs the signed payload proves it."""
+    """Site to aggregator. `site` is a claim; in masked runs the signed payloads prove it."""
 
     stage: Stage
     binding: Binding
     site: str
-    payload: bytes = b""
+    payloads: tuple[bytes, ...] = (b"",)
     vector: npt.NDArray[np.uint32] | None = None
+
+    @property
+    def payload(self) -> bytes:
+        """The answer to the stage itself; a second payload is the next round's shares."""
+        return self.payloads[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +130,7 @@ def encode_reply(reply: Reply) -> RecordDict:
         **_binding_fields(reply.binding),
         "site": reply.site,
     }
-    return _records(header, (reply.payload,), reply.vector)
+    return _records(header, reply.payloads, reply.vector)
 
 
 def encode_refusal(refusal: Refusal) -> RecordDict:
@@ -158,9 +168,9 @@ def decode_reply(records: RecordDict, *, max_vector_length: int) -> Reply | Refu
                 raise BadMessage(f"unknown refusal reason {reason!r}")
             return Refusal(stage=stage, binding=binding, site=site, reason=reason)
         case "reply":
-            if len(payloads) != 1:
-                raise BadMessage(f"a reply carries one payload, got {len(payloads)}")
-            return Reply(stage=stage, binding=binding, site=site, payload=payloads[0], vector=vector)
+            if not 1 <= len(payloads) <= (2 if stage is Stage.UNMASK else 1):
+                raise BadMessage(f"a reply to stage '{stage}' carries {len(payloads)} payloads")
+            return Reply(stage=stage, binding=binding, site=site, payloads=payloads, vector=vector)
         case kind:
             raise BadMessage(f"expected a reply, got {kind!r}")
 

@@ -19,11 +19,16 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class SitePolicy(Table):
-    """What this site accepts. The defaults are for a masked run of several hospitals."""
+    """What this site accepts. The defaults are for a masked run of several hospitals.
+
+    `second_sum` and `min_cohort_change` bound what the difference of two sums may say (privacy.secagg.differencing).
+    """
 
     protection: tuple[Literal["plain", "masked"], ...] = ("masked",)
     min_cohort: PositiveInt = 3
     min_threshold: PositiveInt | None = None
+    min_cohort_change: PositiveInt = 1
+    second_sum: Literal["same survivors", "any"] = "same survivors"
     max_parameters: PositiveInt = 200_000_000
     max_rounds: PositiveInt = 10_000
 

@@ -184,6 +184,8 @@ class SecAggClient:
     def share(self, invitation: bytes) -> bytes:
         """R1: shares for a round that this site's floors allow; ratchets every pair key past the round.
 
+        In SHARED, the same invitation gives the same bytes again, because an answer may get lost on its way.
+
         Raises:
             HostileInputError: the invitation is malformed, for another session or roster, not newer than the last
                 round, below a floor, or names too few confirmed peers.

@@ -27,7 +27,12 @@ from privacy.streams import KEY_BYTES, Words
 
 
 def share(state: ClientState, seat: Seat, invitation: bytes, entropy: Entropy) -> tuple[ClientState, bytes]:
-    """R1: shares for a round that the site's floors allow; every pair's ratchet moves past the round."""
+    """R1: shares for a round that the site's floors allow; every pair's ratchet moves past the round.
+
+    Asked again for the very invitation that it answered last, a client repeats the same bytes: the answer may be lost.
+    """
+    if state.stage == "SHARED" and _open_round(state).invitation == invitation:
+        return state, _open_round(state).own_shares
     invited = RoundInvitation.from_bytes(invitation)
     peers = _check_invitation(state, seat, invited)
     number = invited.round_number
@@ -56,6 +61,7 @@ def share(state: ClientState, seat: Seat, invitation: bytes, entropy: Entropy) -
         chain_round=number + 1,
         round=RoundState(
             invitation=invitation,
+            own_shares=message,
             own_shares_digest=digest,
             self_seed=self_seed,
             pair_secrets=pair_secrets,
@@ -119,6 +125,7 @@ def accept(
         round=replace(
             opened,
             announcement=announcement,
+            own_shares=b"",
             pair_secrets={peer: opened.pair_secrets[peer] for peer in peers},
             seal_secrets={},
             seed_shares=seed_shares,

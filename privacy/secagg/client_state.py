@@ -73,6 +73,7 @@ class RoundState:
 
     invitation: bytes
     announcement: bytes = b""
+    own_shares: bytes = b""
     own_shares_digest: bytes
     self_seed: bytes
     pair_secrets: Mapping[str, bytes]

@@ -20,12 +20,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from privacy.cbor import to_cbor
-from privacy.errors import HostileInputError
+from privacy.cbor import from_cbor, to_cbor
+from privacy.errors import HostileInputError, MisuseError
+from privacy.secagg.parsing import parse_name
 from privacy.streams import SUITE
 
 SecondSum: TypeAlias = Literal["same survivors", "any"]
 _DIGEST = 32
+_MAX_RECORD_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,49 @@ class OpenedSums:
     last_context: bytes = b""
     last_survivors: tuple[str, ...] = ()
     survivor_sets: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The record as a site stores it; it holds no secret."""
+        return to_cbor(
+            [
+                SUITE,
+                "opened sums",
+                self.records,
+                self.last_model,
+                self.last_context,
+                self.last_survivors,
+                self.survivor_sets,
+            ]
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "OpenedSums":
+        """The record from the site's own file.
+
+        Raises:
+            MisuseError: the bytes are damaged or of another version.
+        """
+        try:
+            match from_cbor(data, max_bytes=_MAX_RECORD_BYTES):
+                case [
+                    str(suite),
+                    "opened sums",
+                    bytes(records),
+                    bytes(model),
+                    bytes(context),
+                    list(last),
+                    list(sets),
+                ] if suite == SUITE and len(records) % (2 * _DIGEST) == 0:
+                    return cls(
+                        records=records,
+                        last_model=model,
+                        last_context=context,
+                        last_survivors=tuple(parse_name(name) for name in last),
+                        survivor_sets=tuple(str(item) for item in sets),
+                    )
+        except HostileInputError as error:
+            raise MisuseError(f"the record of opened sums cannot be read: {error}") from error
+        raise MisuseError(f"the record of opened sums is damaged or not of suite {SUITE!r}")
 
     def check(
         self,

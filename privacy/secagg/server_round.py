@@ -86,6 +86,11 @@ class SecAggRound:
         return self._invited.to_bytes()
 
     @property
+    def announced_model(self) -> bytes:
+        """The hash of the model that was announced."""
+        return self._announcement().model_hash
+
+    @property
     def invited(self) -> tuple[str, ...]:
         """Who may share secrets for this round, sorted by name."""
         return self._invited.invited
@@ -351,10 +356,13 @@ class SecAggRound:
             self.excluded[worst] = f"{worst}: has no common key with {sorted(refused_by[worst])}"
             del dealers[worst]
 
-    def _context(self) -> bytes:
+    def _announcement(self) -> RoundAnnouncement:
         if self._announced is None:
             raise MisuseError(f"the round is at {self._stage}: announce it first")
-        return self._announced.context
+        return self._announced
+
+    def _context(self) -> bytes:
+        return self._announcement().context
 
     def _sorted(self, step: str) -> tuple[bytes, ...]:
         found = self._messages[step]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.folder import INITIAL, PLAN, SITES
+from aggregator.folder import INITIAL, PLAN, SIMULATED, SITES
 from secfed.config import RunConfig, SiteConfig
 from secfed.data.cases import LABEL_MAPS
 from secfed.engines.job import Job
@@ -57,6 +57,7 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
             policy=SitePolicy(protection=(spec.plan.protection.mode,), min_cohort=spec.plan.federation.min_cohort),
         )
     provision_simulation(seed=config.seed, sites=sites, aggregator_folder=job.aggregator_folder)
+    (job.aggregator_folder / SIMULATED).touch()
     (job.aggregator_folder / PLAN).write_text(spec.plan.model_dump_json(indent=1), encoding="utf-8")
     (job.aggregator_folder / SITES).write_text(json.dumps(sorted(job.site_names)), encoding="utf-8")
     model = initial_model(spec.plan.model, LABEL_MAPS[spec.plan.task].num_classes, config.seed)

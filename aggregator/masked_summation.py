@@ -1,0 +1,262 @@
+"""Secure aggregation over three exchanges a round after the setup: train, agree, unmask.
+
+The shares of a round ride with the unmasking of the round before. A share exchange comes on top in a session's first
+round, after a round that failed before its unmasking, and for sites that were silent when the others dealt.
+
+Runs at the aggregator, which is not trusted: it relays what privacy.secagg signs and checks, and sees sums only.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.admission import SiteChannel
+from aggregator.half_opened import HalfOpened
+from aggregator.misconduct import Misconduct
+from aggregator.summation import Costs, RoundSum, RoundTask, Session, Uploads
+from aggregator.transcript import Transcript
+from privacy.errors import HostileInputError, ProvenCheatingError, TooFewSurvivorsError
+from privacy.fixed_point import VectorFormat
+from privacy.secagg.roster import Roster
+from privacy.secagg.server import SecAggRound, SecAggServer
+from secfed.config import TrainingPlan
+from secfed.messages import Reply, Request, Stage
+from secfed.parameters import ParameterLayout, model_digest
+from secfed.provenance import code_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedRecord:
+    """What a masked job keeps over all its sessions."""
+
+    roster: Roster
+    signed_roster: bytes
+    misconduct: Misconduct
+    half_opened: HalfOpened
+    transcript: Transcript
+
+
+class MaskedSummation(Session):
+    """One session of secure aggregation with the sites."""
+
+    def __init__(
+        self,
+        channel: SiteChannel,
+        *,
+        record: MaskedRecord,
+        plan: TrainingPlan,
+        layout: ParameterLayout,
+        slots: VectorFormat,
+        min_cohort: int,
+    ) -> None:
+        names = record.roster.names
+        super().__init__(channel, plan=plan, layout=layout, slots=slots, min_cohort=min_cohort, names=names)
+        self.server = SecAggServer(roster=record.roster, session=self.session, threshold=min_cohort)
+        self.misconduct = record.misconduct
+        self.half_opened = record.half_opened
+        self.transcript = record.transcript
+        self._signed_roster = record.signed_roster
+        self._confirmations: tuple[bytes, ...] = ()
+        self._confirmed: set[int] = set()
+        self._next: SecAggRound | None = None
+        self._dealt: dict[int, bytes] = {}
+
+    def open(self, nodes: list[int], costs: Costs, *, completed: int, model: npt.NDArray[np.float32]) -> None:
+        """Session setup: keys, encapsulations, confirmations; a site that fails a step is left out of the session."""
+        advertised = self._collect(nodes, self.join_request(), costs)
+        relayed = self.server.collect_advertisements(advertised.values())
+        request = Request(stage=Stage.ENCAPSULATE, binding=self.binding(), payloads=relayed)
+        encapsulated = self._collect(list(advertised), request, costs)
+        relayed = self.server.collect_encapsulations(encapsulated.values())
+        request = Request(stage=Stage.CONFIRM, binding=self.binding(), payloads=relayed)
+        confirmed = self._collect(list(encapsulated), request, costs)
+        self._confirmations = self.server.collect_confirmations(confirmed.values())
+        costs.lost.update(self.server.excluded)
+        self.transcript.begin_session(
+            session=self.session,
+            roster=self._signed_roster,
+            plan=self.plan.model_dump_json().encode(),
+            code_digest=code_digest(),
+            setup=self.server.setup_messages,
+            completed=completed,
+            model_hash=model_digest(model, self.layout),
+        )
+
+    def sum_round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
+        """Masked uploads, agreement, unmasking; the set of sites narrows after every stage."""
+        round_ = self._next if self._next is not None else self._invite(task.sequence)
+        dealt = self._dealt
+        self._next, self._dealt = None, {}
+        try:
+            self._share(task, round_, dealt, costs)
+            self._train(task, round_, costs, seen=seen)
+            self._agree(task, round_, costs)
+            return self._unmask(task, round_, costs)
+        except HostileInputError as error:
+            self.misconduct.note(error)
+            self.transcript.abort_round(
+                round_.messages,
+                server_round=task.server_round,
+                reason=str(error),
+                evidence=error.evidence if isinstance(error, ProvenCheatingError) else b"",
+            )
+            raise
+        finally:
+            for name, reason in round_.guilty.items():
+                self.misconduct.banned[name] = reason
+            costs.lost.update(round_.excluded)
+
+    def _invite(self, sequence: int) -> SecAggRound:
+        here = set(self.names.values())
+        invited = [name for name in self.server.ready if name in here and name not in self.misconduct.banned]
+        return self.server.invite(round_number=sequence, invited=invited, threshold=self.plan.protection.threshold)
+
+    def _bound_to(self, task: RoundTask) -> frozenset[str] | None:
+        """Whom an earlier unmasking over the same model binds the round to, without those who cheated in it."""
+        bound = self.half_opened.survivors_over(model_digest(task.model, self.layout))
+        return None if bound is None else bound - set(self.misconduct.banned)
+
+    def _node_of(self) -> dict[str, int]:
+        return {name: node for node, name in self.names.items()}
+
+    def _share_request(self, task: RoundTask, round_: SecAggRound, node: int) -> Request:
+        # The confirmations of the setup travel with a site's first round, which saves an exchange.
+        extra = () if node in self._confirmed else self._confirmations
+        return Request(stage=Stage.SHARE, binding=self.binding(task), payloads=(round_.invitation, *extra))
+
+    def _share(self, task: RoundTask, round_: SecAggRound, dealt: dict[int, bytes], costs: Costs) -> None:
+        """Fix who takes part; whoever has not dealt its shares yet is asked for them now."""
+        nodes, bound = self._node_of(), self._bound_to(task)
+        wanted = {
+            name: nodes[name]
+            for name in round_.invited
+            if name in nodes and name not in self.misconduct.banned and (bound is None or name in bound)
+        }
+        missing = [node for node in wanted.values() if node not in dealt]
+        if missing:
+            exchange = self.channel.exchange(
+                {node: self._share_request(task, round_, node) for node in missing},
+                accept=lambda node, reply: dealt.__setitem__(node, reply.payload),
+            )
+            costs.count(exchange, names=self.names, protection=True)
+            self._leave(exchange.lost)
+        self._confirmed.update(dealt)
+        started = time.perf_counter()
+        round_.collect_shares(message for node, message in dealt.items() if node in wanted.values())
+        costs.protection_seconds += time.perf_counter() - started
+        costs.lost.update(round_.excluded)
+        self.require(len(round_.cohort), Stage.SHARE, costs, threshold=self.min_cohort)
+
+    def _train(self, task: RoundTask, round_: SecAggRound, costs: Costs, *, seen: Uploads) -> None:
+        started = time.perf_counter()
+        announcement = round_.announce(
+            model_hash=model_digest(task.model, self.layout),
+            plan_hash=self.run,
+            vector_length=self.slots.length,
+            previous=self.transcript.previous,
+        )
+        costs.protection_seconds += time.perf_counter() - started
+
+        def accept(node: int, reply: Reply) -> None:
+            if reply.vector is None:
+                party = round_.add_complaint(reply.payload)
+                raise HostileInputError(
+                    f"complained about what it was dealt; guilty is {party}", party=self.names[node]
+                )
+            started = time.perf_counter()
+            sender = round_.add_upload(reply.payload, reply.vector)
+            self.transcript.keep_upload(sender, reply.vector)
+            costs.protection_seconds += time.perf_counter() - started
+            seen(sender, reply.vector)
+
+        nodes = self._node_of()
+        request = Request(
+            stage=Stage.TRAIN,
+            binding=self.binding(task),
+            fields={"validate": int(task.validate)},
+            payloads=(announcement, *round_.shares),
+            vector=task.model,
+        )
+        exchange = self.channel.exchange(
+            {nodes[name]: request for name in round_.cohort if name in nodes},
+            accept=accept,
+            max_vector_length=self.slots.length,
+        )
+        costs.count(exchange, names=self.names, protection=False)
+        self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=self.min_cohort)
+        bound = self._bound_to(task)
+        if bound is not None and bound != set(round_.uploaded):
+            raise TooFewSurvivorsError(
+                f"sites have begun to open a sum over this model with {sorted(bound)} and open no other; "
+                f"without {sorted(bound - set(round_.uploaded))} this round cannot be completed"
+            )
+
+    def _agree(self, task: RoundTask, round_: SecAggRound, costs: Costs) -> None:
+        """Let every survivor sign the survivor set before anything is released."""
+        nodes = self._node_of()
+        started = time.perf_counter()
+        asked = round_.request_agreement(self.misconduct.evidence_for(round_.announced_model))
+        self.transcript.note_open(round_.messages, server_round=task.server_round)
+        costs.protection_seconds += time.perf_counter() - started
+        request = Request(stage=Stage.AGREE, binding=self.binding(task), payloads=(asked,))
+        messages: list[bytes] = []
+        exchange = self.channel.exchange(
+            {nodes[name]: request for name in round_.uploaded},
+            accept=lambda _, reply: messages.append(reply.payload),
+        )
+        costs.count(exchange, names=self.names, protection=True)
+        started = time.perf_counter()
+        round_.collect_agreements(messages)
+        costs.protection_seconds += time.perf_counter() - started
+
+    def _unmask(self, task: RoundTask, round_: SecAggRound, costs: Costs) -> RoundSum:
+        """Ask who agreed to open the sum, and in the same exchange everybody for the next round's shares."""
+        nodes = self._node_of()
+        started = time.perf_counter()
+        following = None if task.last else self._invite(task.sequence + 1)
+        release = round_.request_unmask()
+        invitation = () if following is None else (following.invitation,)
+        unmask = Request(stage=Stage.UNMASK, binding=self.binding(task), payloads=(release, *invitation))
+        requests = {nodes[name]: unmask for name in round_.agreed}
+        if following is not None:
+            for name in set(following.invited) - set(round_.agreed):
+                requests[nodes[name]] = self._share_request(task, following, nodes[name])
+        self.half_opened.note(model_hash=round_.announced_model, survivors=round_.uploaded)
+        costs.protection_seconds += time.perf_counter() - started
+        replies: list[bytes] = []
+
+        def accept(node: int, reply: Reply) -> None:
+            if reply.stage is Stage.UNMASK:
+                replies.append(reply.payload)
+            dealt = reply.payloads[1:] if reply.stage is Stage.UNMASK else reply.payloads
+            if dealt:
+                self._dealt[node] = dealt[0]
+
+        exchange = self.channel.exchange(requests, accept=accept)
+        costs.count(exchange, names=self.names, protection=True)
+        self._leave(node for node in exchange.lost if requests[node].stage is Stage.SHARE)
+        self._next = following
+        started = time.perf_counter()
+        found = round_.finish(replies)
+        costs.protection_seconds += time.perf_counter() - started
+        return RoundSum(total=found.total, survivors=found.survivors, messages=round_.messages)
+
+    def _leave(self, nodes: Iterable[int]) -> None:
+        # A site that cannot share has lost its session state, or is gone: it may join the next session.
+        for node in nodes:
+            self.names.pop(node, None)
+
+    def _collect(self, nodes: list[int], request: Request, costs: Costs) -> dict[int, bytes]:
+        messages: dict[int, bytes] = {}
+
+        def accept(node: int, reply: Reply) -> None:
+            self.admit_name(node, reply)
+            messages[node] = reply.payload
+
+        exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=accept)
+        costs.count(exchange, names=self.names, protection=request.stage is not Stage.JOIN)
+        self.require(len(messages), request.stage, costs, threshold=self.min_cohort)
+        return messages
