@@ -49,15 +49,18 @@ def p_value(words):
 def test_replies_hold_a_fixed_header_one_payload_and_a_vector_only_when_training(runs):
     _, replies = runs["masked"]
     stages = [reply.metadata.message_type for reply in replies]
-    assert stages == ["query.join", "query.encapsulate", "query.confirm", *["query.share", "train", "query.unmask"] * 2]
-    for reply in replies:
+    setup = ["query.join", "query.encapsulate", "query.confirm", "query.share"]
+    assert stages == [*setup, *["train", "query.agree", "query.unmask"] * 2]
+    for index, reply in enumerate(replies):
         trains = reply.metadata.message_type == "train"
         assert set(reply.content) == {"secfed", "vector"} if trains else {"secfed"}
         assert set(reply.content["secfed"]) == {"header", "payloads"}
-        assert len(reply.content["secfed"]["payloads"]) == 1
+        # The next round's shares ride with the first unmasking; after the last one there is no next round.
+        deals = index == stages.index("query.unmask")
+        assert len(reply.content["secfed"]["payloads"]) == (2 if deals else 1)
         header = cbor.from_cbor(reply.content["secfed"]["header"])
         assert set(header) == {"version", "kind", "stage", "run", "session", "round", "sequence", "site"}
-        assert (header["version"], header["kind"], header["site"]) == (1, "reply", SITE)
+        assert (header["version"], header["kind"], header["site"]) == (2, "reply", SITE)
         assert (header["round"], header["sequence"]) in ((0, 0), (1, 1), (2, 2))
 
 
@@ -82,7 +85,7 @@ def test_the_size_of_a_reply_does_not_depend_on_what_the_site_holds(scans, tmp_p
 
     # Sites hold one, two, three and one training scans.
     train(provision(tmp_path, config(scans)), intercept_reply=remember)
-    for stage in ("query.join", "query.confirm", "query.share", "train", "query.unmask"):
+    for stage in ("query.join", "query.confirm", "query.share", "train", "query.agree", "query.unmask"):
         assert len({tuple(found) for found in sizes[stage].values()}) == 1, stage
 
 
@@ -128,4 +131,7 @@ def test_the_aggregator_s_files_hold_sums_and_no_site_s_numbers(runs):
         "checkpoints",
         "journal.jsonl",
         "aggregator-view.json",
+        "half-opened.json",
+        "simulated",
+        "transcript",
     }

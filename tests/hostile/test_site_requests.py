@@ -17,8 +17,10 @@ from flwr.app import Message, RecordDict
 from small_federation import config, provision, train
 
 import clients.app
+from clients.site import Site
 from privacy import cbor
-from privacy.secagg.messages import RoundAnnouncement, UnmaskRequest
+from privacy.secagg.differencing import OpenedSums
+from privacy.secagg.requests import AgreementRequest, RoundAnnouncement, RoundInvitation, UnmaskRequest
 from secfed.engines.in_process import InProcessGrid
 from secfed.messages import (
     REFUSAL_REASONS,
@@ -34,6 +36,7 @@ from secfed.parameters import ParameterLayout, TensorSpec
 from secfed.site_config import SitePolicy, load_site_file, save_site_file
 
 SITE, NODE = "ct-a", 1000
+ROUND_STAGES = (Stage.TRAIN, Stage.AGREE, Stage.UNMASK)
 LIMIT = 2**20
 
 
@@ -69,7 +72,8 @@ def moment(recorded, tmp_path):
     """A copy of a moment that a test may spoil: by stage, in the second round where the stage has rounds."""
 
     def at(stage, server_round=2):
-        found = recorded[0][stage, server_round if stage in (Stage.SHARE, Stage.TRAIN, Stage.UNMASK) else 0]
+        number = server_round if stage in ROUND_STAGES else 1 if stage is Stage.SHARE else 0
+        found = recorded[0][stage, number]
         folder = tmp_path / "site"
         shutil.copytree(found.folder, folder)
         return Moment(found.request, folder)
@@ -115,8 +119,14 @@ def rebound(request, **changes):
     return dataclasses.replace(request, binding=dataclasses.replace(request.binding, **changes))
 
 
+def invited(request, **changes):
+    """A share request whose invitation says something else; invitations carry no signature."""
+    invitation = dataclasses.replace(RoundInvitation.from_bytes(request.payloads[0]), **changes)
+    return dataclasses.replace(request, payloads=(invitation.to_bytes(), *request.payloads[1:]))
+
+
 def announced(request, **changes):
-    """A share request whose announcement says something else; announcements carry no signature."""
+    """A train request whose announcement says something else; announcements carry no signature either."""
     announcement = dataclasses.replace(RoundAnnouncement.from_bytes(request.payloads[0]), **changes)
     return dataclasses.replace(request, payloads=(announcement.to_bytes(), *request.payloads[1:]))
 
@@ -136,7 +146,7 @@ def test_the_recorded_request_itself_is_answered(moment, stage):
     assert (answer.vector is not None) == (stage is Stage.TRAIN)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage is not Stage.SHARE])
 def test_a_request_that_was_answered_is_refused_the_second_time(moment, stage):
     found = moment(stage)
     assert isinstance(ask(found.folder, found.request)[0], Reply)
@@ -144,8 +154,20 @@ def test_a_request_that_was_answered_is_refused_the_second_time(moment, stage):
     assert_refused(found.folder, found.request, reason, "already" if stage is Stage.JOIN else "")
 
 
+def test_the_same_invitation_gets_the_same_shares_again_without_the_confirmations(moment):
+    found = moment(Stage.SHARE)
+    first, _ = ask(found.folder, found.request)
+    assert_refused(found.folder, found.request, "protocol", "steps follow the order")
+    before = state_of(found.folder)
+    again, _ = ask(found.folder, dataclasses.replace(found.request, payloads=found.request.payloads[:1]))
+    assert isinstance(first, Reply)
+    assert isinstance(again, Reply)
+    assert again.payloads == first.payloads
+    assert state_of(found.folder) == before
+
+
 @pytest.mark.parametrize("server_round", [1, 2, 3])
-@pytest.mark.parametrize("stage", [Stage.SHARE, Stage.TRAIN, Stage.UNMASK])
+@pytest.mark.parametrize("stage", ROUND_STAGES)
 def test_every_request_of_a_finished_run_is_refused(recorded, tmp_path, stage, server_round):
     shutil.copytree(recorded[1], tmp_path / "site")
     before = state_of(tmp_path / "site")
@@ -156,7 +178,7 @@ def test_every_request_of_a_finished_run_is_refused(recorded, tmp_path, stage, s
 
 
 def test_a_request_of_an_earlier_round_is_refused_in_a_later_one(recorded, moment):
-    for stage in (Stage.SHARE, Stage.TRAIN, Stage.UNMASK):
+    for stage in ROUND_STAGES:
         found = moment(stage)
         before = state_of(found.folder)
         assert isinstance(ask(found.folder, recorded[0][stage, 1].request)[0], Refusal)
@@ -171,10 +193,9 @@ def test_a_request_of_another_session_or_run_is_refused(moment, stage, change):
     assert_refused(found.folder, rebound(found.request, **change), "policy", "session that this site has not joined")
 
 
-@pytest.mark.parametrize("stage", [Stage.SHARE, Stage.TRAIN])
 @pytest.mark.parametrize("sequence", [0, 1, 3, 2**40])
-def test_a_request_that_is_bound_to_another_round_is_refused(moment, stage, sequence):
-    found = moment(stage)
+def test_a_request_that_is_bound_to_another_round_is_refused(moment, sequence):
+    found = moment(Stage.TRAIN)
     assert_refused(found.folder, rebound(found.request, sequence=sequence), "policy", "round")
 
 
@@ -198,30 +219,65 @@ def test_a_record_that_is_no_request_is_refused(moment, stage):
 
 
 @pytest.mark.parametrize(
+    ("change", "because"),
+    [
+        ({"threshold": 2}, "this site accepts 3 to 4"),
+        ({"invited": ("ct-a", "mr-b"), "threshold": 2}, "floor is min_cohort = 3"),
+        ({"invited": ("ct-b", "mr-a", "mr-b"), "threshold": 3}, "do not include 'ct-a'"),
+        ({"invited": ("ct-a", "ct-b", "stranger"), "threshold": 3}, "stranger"),
+        ({"session": bytes(32)}, "another session"),
+        ({"roster_hash": bytes(32)}, "another roster"),
+        ({"round_number": 2**31}, "rounds may be skipped"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
+)
+def test_an_invitation_below_a_floor_is_refused(moment, change, because):
+    found = moment(Stage.SHARE)
+    assert_refused(found.folder, invited(found.request, **change), "protocol", because)
+
+
+@pytest.mark.parametrize(
     ("change", "reason", "because"),
     [
         ({"plan_hash": bytes(32)}, "policy", "not the one that this site agreed to"),
         ({"vector_length": 7}, "policy", "not that of the agreed model"),
-        ({"vector_length": 10**7}, "protocol", "exceeds this site's limit"),
-        ({"threshold": 2}, "protocol", "this site accepts 3 to 4"),
-        ({"invited": ("ct-a", "mr-b"), "threshold": 2}, "protocol", "floor is min_cohort = 3"),
-        ({"invited": ("ct-b", "mr-a", "mr-b"), "threshold": 3}, "protocol", "do not include 'ct-a'"),
-        ({"invited": ("ct-a", "ct-b", "stranger"), "threshold": 3}, "protocol", "stranger"),
-        ({"session": bytes(32)}, "protocol", "another session"),
-        ({"roster_hash": bytes(32)}, "protocol", "another roster"),
-        ({"round_number": 1}, "protocol", "only later rounds are accepted"),
-        ({"round_number": 3}, "policy", "not the one that the request is bound to"),
+        ({"model_hash": bytes(32)}, "policy", "not the one that was announced"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
 )
 def test_an_announcement_that_breaks_the_agreement_is_refused(moment, change, reason, because):
-    found = moment(Stage.SHARE)
+    found = moment(Stage.TRAIN)
     assert_refused(found.folder, announced(found.request, **change), reason, because)
 
 
-def test_a_share_request_without_an_announcement_is_refused(moment):
-    found = moment(Stage.SHARE)
-    assert_refused(found.folder, dataclasses.replace(found.request, payloads=()), "policy", "no announcement")
+def test_an_announcement_for_another_invitation_is_refused(moment):
+    found = moment(Stage.TRAIN)
+    invitation = RoundAnnouncement.from_bytes(found.request.payloads[0]).invitation
+    other = dataclasses.replace(invitation, threshold=4)
+    request = announced(found.request, invitation=other)
+    assert_refused(found.folder, request, "protocol", "not the one that this client shared secrets for")
+
+
+def test_a_next_round_below_the_floors_does_not_keep_the_shares_of_this_one(moment):
+    found = moment(Stage.UNMASK)
+    invitation = dataclasses.replace(RoundInvitation.from_bytes(found.request.payloads[1]), threshold=2)
+    request = dataclasses.replace(found.request, payloads=(found.request.payloads[0], invitation.to_bytes()))
+    answer, _ = ask(found.folder, request)
+    assert isinstance(answer, Reply)
+    assert len(answer.payloads) == 1
+    assert "this site accepts 3 to 4" in log_of(found.folder)[-1]["error"]
+
+
+def test_a_request_without_its_payload_is_refused(moment):
+    for stage, because in (
+        (Stage.SHARE, "no invitation"),
+        (Stage.TRAIN, "no announcement"),
+        (Stage.AGREE, "carries one payload"),
+        (Stage.UNMASK, "one or two payloads"),
+    ):
+        found = moment(stage)
+        assert_refused(found.folder, dataclasses.replace(found.request, payloads=()), "policy", because)
+        shutil.rmtree(found.folder)
 
 
 def test_a_model_that_was_not_announced_is_not_trained_on(moment):
@@ -243,17 +299,39 @@ def test_a_train_request_without_the_whole_model_is_refused(moment, vector):
 def test_shares_of_too_few_sites_are_not_masked_against(moment, keep):
     # Three of four would do, but only with this site's own message among them.
     found = moment(Stage.TRAIN)
-    payloads = found.request.payloads[len(found.request.payloads) - keep :]
+    announcement, *shares = found.request.payloads
+    payloads = (announcement, *shares[len(shares) - keep :])
     assert_refused(found.folder, dataclasses.replace(found.request, payloads=payloads), "protocol", "")
 
 
-def test_unmasking_a_set_of_survivors_below_the_threshold_is_refused(moment):
+def test_agreeing_to_a_set_of_survivors_below_the_threshold_is_refused(moment):
+    found = moment(Stage.AGREE)
+    request = AgreementRequest.from_bytes(found.request.payloads[0])
+    fewer = dataclasses.replace(request, headers=request.headers[:2]).to_bytes()
+    assert_refused(found.folder, dataclasses.replace(found.request, payloads=(fewer,)), "protocol", "at least 3")
+
+
+def test_unmasking_with_fewer_agreements_than_the_threshold_is_refused(moment):
     found = moment(Stage.UNMASK)
     request = UnmaskRequest.from_bytes(found.request.payloads[0])
-    fewer = dataclasses.replace(request, headers=request.headers[:2]).to_bytes()
-    assert_refused(found.folder, dataclasses.replace(found.request, payloads=(fewer,)), "protocol", "")
-    twice = (found.request.payloads[0],) * 2
-    assert_refused(found.folder, dataclasses.replace(found.request, payloads=twice), "policy", "carries one payload")
+    fewer = dataclasses.replace(request, agreements=request.agreements[:2]).to_bytes()
+    assert_refused(found.folder, dataclasses.replace(found.request, payloads=(fewer,)), "protocol", "at least 3")
+
+
+def test_a_second_sum_over_one_model_is_opened_for_the_same_survivors_only(moment, recorded):
+    """The aggregator goes back to an old model in a new session: what the site opened then, it remembers."""
+    folder = recorded[1]
+    opened = OpenedSums.from_bytes((folder / "state" / "opened.cbor").read_bytes())
+    assert len(opened.records) == 3 * 64
+    join = recorded[0][Stage.JOIN, 0].request
+    found = moment(Stage.JOIN)
+    shutil.rmtree(found.folder)
+    shutil.copytree(folder, found.folder)
+    assert isinstance(ask(found.folder, rebound(join, session=b"n" * 32))[0], Reply)
+    site = Site(found.folder)
+    assert site.protocol_client().opened == opened
+    (found.folder / "state" / "opened.cbor").write_bytes(b"damaged")
+    assert_refused(found.folder, rebound(join, session=b"m" * 32), "internal", "opened.cbor")
 
 
 def offered(request, **changes):

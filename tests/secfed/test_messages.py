@@ -51,7 +51,7 @@ replies = st.builds(
     stage=stages,
     binding=bindings,
     site=names,
-    payload=st.binary(max_size=30),
+    payloads=st.binary(max_size=30).map(lambda payload: (payload,)),
     vector=vectors(np.uint32, st.integers(0, 2**32 - 1)),
 )
 refusals = st.builds(Refusal, stage=stages, binding=bindings, site=names, reason=st.sampled_from(REFUSAL_REASONS))
@@ -84,7 +84,7 @@ def test_a_refusal_comes_back_as_it_was(refusal):
 
 
 BINDING = Binding(run=bytes(32), session=bytes(32), server_round=1, sequence=2)
-REPLY = Reply(stage=Stage.TRAIN, binding=BINDING, site="ct-a", payload=b"p", vector=np.arange(5, dtype=np.uint32))
+REPLY = Reply(stage=Stage.TRAIN, binding=BINDING, site="ct-a", payloads=(b"p",), vector=np.arange(5, dtype=np.uint32))
 REQUEST = Request(stage=Stage.TRAIN, binding=BINDING, fields={"a": 1}, vector=np.zeros(5, np.float32))
 REFUSAL = Refusal(stage=Stage.TRAIN, binding=BINDING, site="ct-a", reason="data")
 HONEST = {
@@ -158,7 +158,7 @@ def test_bytes_that_are_no_header_are_refused(kind, noise):
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
         {"version": 0},
         {"kind": "greeting"},
         {"stage": "dance"},
@@ -256,7 +256,7 @@ def test_a_record_with_parts_of_another_type_or_number_is_refused(config):
 def test_parts_above_their_limits_are_refused_before_they_are_parsed(monkeypatch):
     monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 4)
     with pytest.raises(BadMessage, match="too long"):
-        decode_reply(encode_reply(dataclasses.replace(REPLY, payload=b"12345")), max_vector_length=LIMIT)
+        decode_reply(encode_reply(dataclasses.replace(REPLY, payloads=(b"12345",))), max_vector_length=LIMIT)
     monkeypatch.setattr(messages, "MAX_HEADER_BYTES", 20)
     with pytest.raises(BadMessage, match="header is missing or too long"):
         decode_reply(encode_reply(REPLY), max_vector_length=LIMIT)
