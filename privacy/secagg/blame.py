@@ -82,6 +82,8 @@ def convict(data: bytes, *, roster: Roster) -> Conviction:
     evidence = Evidence.from_bytes(data)
     announced = RoundAnnouncement.from_bytes(evidence.announcement)
     invitation = announced.invitation
+    if invitation.roster_hash != roster.digest:
+        raise HostileInputError("the evidence is of another roster, which numbers the holders of shares differently")
     dealt = open_envelope(evidence.shares, ShareMessage, context=invitation.context, roster=roster)
     dealer = dealt.sender
     replies: dict[str, UnmaskReply] = {}
@@ -108,7 +110,7 @@ def convict(data: bytes, *, roster: Roster) -> Conviction:
         else:
             require_seed(secret, dealer=dealer, dealt=dealt.body, context=invitation.context)
     except HostileInputError as error:
-        return Conviction(party=dealer, context=announced.context, reason=str(error))
+        return Conviction(party=dealer, context=announced.context, reason=error.reason)
     raise HostileInputError(f"evidence against {dealer}: its messages agree with each other")
 
 
@@ -144,5 +146,5 @@ def judge(complaint: Admitted[Complaint], *, dealers: Mapping[str, ShareMessage]
     try:
         open_shares(dealt, dealer=body.dealer, holder=holder, seal_secret=body.seal_secret, context=context)
     except HostileInputError as error:
-        return body.dealer, str(error)
+        return body.dealer, error.reason
     return holder, f"complained about {body.dealer}, whose shares are as committed"

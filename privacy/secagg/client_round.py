@@ -100,6 +100,7 @@ def accept(
             raise HostileInputError("shared secrets, but was not invited or has no confirmed key here", party=peer)
         if admitted[peer].previous != state.setup_digests[peer]:
             raise HostileInputError("refers to another key confirmation than this client received", party=peer)
+    for peer in peers:
         require_agreement(
             admitted[peer].body,
             dealer=peer,
@@ -204,7 +205,12 @@ def unmask(state: ClientState, seat: Seat, request: bytes) -> tuple[ClientState,
         if found.previous != survivors:
             raise HostileInputError("agreed to another survivor set than this client", party=found.sender)
         agreeing.add(found.sender)
-    _require_enough(len(agreeing), state, announced.invitation, what="survivors agreed on the survivor set")
+    # The floor on cohorts is about who is summed, which R3 checked; what makes the set unique is the threshold.
+    threshold = announced.invitation.threshold
+    if len(agreeing) < threshold:
+        raise TooFewSurvivorsError(
+            f"{len(agreeing)} survivors agreed on the survivor set, at least {threshold} are needed"
+        )
     reply = UnmaskReply(
         seed_shares={peer: opened.seed_shares[peer] for peer in opened.survivors},
         wrap_shares={peer: share for peer, share in opened.wrap_shares.items() if peer not in opened.survivors},

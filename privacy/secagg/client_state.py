@@ -164,9 +164,11 @@ def _value(hint: Any, found: Any, *, name: str) -> Any:
         return None if found == [] else _value(typing.get_args(hint)[0], found, name=name)
     if is_dataclass(hint):
         return _from_fields(hint, found)
-    if origin is tuple and isinstance(found, list) and all(isinstance(item, str) for item in found):
-        return tuple(found)
-    if origin is Literal:
+    if origin is tuple:
+        if isinstance(found, list) and all(isinstance(item, str) for item in found):
+            return tuple(found)
+        accepted = False
+    elif origin is Literal:
         accepted = found in typing.get_args(hint)
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         accepted = isinstance(found, dict) and all(

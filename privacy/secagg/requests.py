@@ -62,6 +62,8 @@ class RoundInvitation:
             raise HostileInputError(f"the invitation is of suite {suite!r}, expected {SUITE!r}, or has no session")
         if not 1 <= number <= MAX_ROUND:
             raise HostileInputError(f"round {number} is out of range")
+        if threshold < 1:
+            raise HostileInputError(f"threshold = {threshold}, at least 1 is needed")
         members = tuple(parse_name(item) for item in invited)
         if list(members) != sorted(set(members)):
             raise HostileInputError("the invited are not sorted, or one is named twice")
