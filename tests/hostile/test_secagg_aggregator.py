@@ -1,15 +1,16 @@
-"""A malicious aggregator: whatever it relays, announces or asks, an honest client refuses and keeps its state."""
+"""A malicious aggregator up to the upload: whatever it relays or announces, an honest client refuses it unchanged."""
 
 import dataclasses
 import secrets
 
 import numpy as np
 import pytest
+from secagg_world import announced
 
 from privacy.errors import HostileInputError, MisuseError, TooFewSurvivorsError
 from privacy.secagg.client import SecAggClient
-from privacy.secagg.envelope import open_envelope, seal_envelope
-from privacy.secagg.messages import MaskedInput, RoundAnnouncement, ShareMessage, UnmaskRequest
+from privacy.secagg.messages import ShareMessage
+from privacy.secagg.requests import AgreementRequest, RoundAnnouncement, UnmaskRequest
 from privacy.secagg.roster import Member
 
 
@@ -26,23 +27,55 @@ def refuses(client: SecAggClient, act, match: str, *, error: type[Exception] = H
     [
         ({"threshold": 2}, "threshold = 2"),
         ({"threshold": 5}, "threshold = 5"),
+        ({"threshold": 0}, "threshold"),
         ({"invited": ("a",), "threshold": 1}, "floor is min_cohort"),
         ({"invited": ("a", "b"), "threshold": 1}, "threshold = 1"),
         ({"invited": ("b", "c", "d"), "threshold": 3}, "do not include 'a'"),
         ({"invited": ("a", "b", "mallory"), "threshold": 3}, "'mallory' is not in"),
         ({"roster_hash": bytes(32)}, "another roster"),
         ({"session": b"another session!"}, "another session"),
-        ({"vector_length": 1001}, "exceeds this site's limit"),
         ({"round_number": 5000}, "rounds may be skipped"),
         ({"invited": ("b", "a", "c", "d")}, "not sorted"),
         ({"invited": ("a", "a", "c", "d")}, "named twice"),
         ({"round_number": 0}, "out of range"),
+        ({"roster_hash": b"short"}, "5 bytes, expected 32"),
+    ],
+)
+def test_invitation_below_a_floor_is_refused(world, changes, reason):
+    client = world.clients["a"]
+    refuses(client, lambda: client.share(world.invitation(**changes)), reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"vector_length": 1001}, "exceeds this site's limit of 1000"),
+        ({"vector_length": 2**31 + 1}, "out of range"),
+        ({"vector_length": 0}, "out of range"),
         ({"model_hash": b"short"}, "5 bytes, expected 32"),
+        ({"previous": b""}, "0 bytes, expected 32"),
     ],
 )
 def test_announcement_below_a_floor_is_refused(world, changes, reason):
+    """What an invitation could lower is in the test above."""
+    round_ = world.server.invite(round_number=1)
+    shared = world.deal(round_)
     client = world.clients["a"]
-    refuses(client, lambda: client.begin_round(world.announce(**changes)), reason)
+    refuses(client, lambda: client.accept(world.announcement(round_.invitation, **changes), shared), reason)
+    assert client.accept(world.announcement(round_.invitation), shared) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"threshold": 4}, {"round_number": 2}, {"invited": ("a", "b", "c"), "threshold": 3}, {"session": b"s" * 32}],
+)
+def test_announcement_of_another_invitation_is_refused(world, changes):
+    """Shares were dealt for one invitation: whoever announces another one could lower its threshold afterwards."""
+    shared = world.deal(world.server.invite(round_number=1))
+    client = world.clients["a"]
+    other = world.announcement(world.invitation(**changes))
+    refuses(client, lambda: client.accept(other, shared), "not the one that this client shared secrets for")
+    assert client.announcement is None
 
 
 def test_cohort_floor_counts_only_confirmed_peers(make_world):
@@ -53,41 +86,63 @@ def test_cohort_floor_counts_only_confirmed_peers(make_world):
     confirmed = [other.confirm_keys(encapsulated) for other in world.clients.values()]
     client.accept_confirmations(confirmed[:4])
     assert client.peers == ("b", "c", "d")
-    refuses(client, lambda: client.begin_round(world.announce()), "4 invited clients", error=TooFewSurvivorsError)
+    refuses(client, lambda: client.share(world.invitation()), "4 invited clients", error=TooFewSurvivorsError)
 
 
 def test_round_is_never_redone(world):
     client = world.clients["a"]
-    client.begin_round(world.announce(3))
-    for number in (1, 2, 3):
-        refuses(client, lambda n=number: client.begin_round(world.announce(n)), "only later rounds")
-    client.begin_round(world.announce(4))
+    first = client.share(world.invitation(3))
+    for number in (1, 2):
+        refuses(client, lambda n=number: client.share(world.invitation(n)), "only later rounds")
+    other = world.invitation(3, threshold=4)
+    refuses(client, lambda: client.share(other), "only later rounds")
+    before = client.to_bytes()
+    assert client.share(world.invitation(3)) == first, "the answer may have been lost, so the same bytes are sent again"
+    assert client.to_bytes() == before
+    client.share(world.invitation(4))
     assert client.last_round == 4
+    refuses(client, lambda: client.share(world.invitation(3)), "only later rounds")
+
+
+def test_shares_are_repeated_only_until_they_are_used(world):
+    """From the moment a client has accepted what was dealt, its invitation is past like any other."""
+    round_ = world.begin()
+    client = world.clients["a"]
+    assert client.share(round_.invitation) == round_.shares[0]
+    assert world.accept(round_, "a") is None
+    refuses(client, lambda: client.share(round_.invitation), "only later rounds")
+    world.restore("a").mask(world.vectors["a"])
+    client = world.clients["a"]
+    refuses(client, lambda: client.share(round_.invitation), "only later rounds")
 
 
 def test_second_upload_and_second_unmask_are_refused(world):
     round_ = world.begin()
-    shared = round_.collect_shares(world.deal(round_))
-    world.upload(round_, shared)
+    world.upload(round_)
     client = world.clients["a"]
-    refuses(client, lambda: client.mask(shared, world.vectors["a"]), "legal in SHARED")
-    request = round_.request_unmask()
-    client.unmask(request)
-    refuses(client, lambda: client.unmask(request), "legal in UPLOADED")
+    refuses(client, lambda: client.mask(world.vectors["a"]), "legal in ACCEPTED")
+    refuses(client, lambda: world.accept(round_, "a"), "legal in SHARED")
+    world.agree(round_)
+    release = round_.request_unmask()
+    client.unmask(release)
+    refuses(client, lambda: client.unmask(release), "legal in AGREED")
 
 
 def test_every_step_out_of_order_is_refused(make_world):
     world = make_world(setup=False)
     client = world.clients["a"]
-    others = [name for name in world.names if name != "a"]
-    announcement, vector = world.announce(), world.vectors["a"]
+    others = [world.clients[name] for name in world.names if name != "a"]
+    invitation, vector = world.invitation(), world.vectors["a"]
+    announcement = world.announcement(invitation)
     steps = {
         "advertise_keys": client.advertise_keys,
         "encapsulate_keys": lambda: client.encapsulate_keys(()),
         "confirm_keys": lambda: client.confirm_keys(()),
         "accept_confirmations": lambda: client.accept_confirmations(()),
-        "begin_round": lambda: client.begin_round(announcement),
-        "mask": lambda: client.mask((), vector),
+        "share": lambda: client.share(invitation),
+        "accept": lambda: client.accept(announcement, ()),
+        "mask": lambda: client.mask(vector),
+        "agree": lambda: client.agree(b""),
         "unmask": lambda: client.unmask(b""),
     }
     seen = set()
@@ -98,122 +153,100 @@ def test_every_step_out_of_order_is_refused(make_world):
             refuses(client, steps[name], "this step is legal in")
 
     all_refused({"advertise_keys"})
-    advertised = [client.advertise_keys(), *(world.clients[name].advertise_keys() for name in others)]
+    advertised = [client.advertise_keys(), *(other.advertise_keys() for other in others)]
     all_refused({"encapsulate_keys"})
-    encapsulated = [
-        client.encapsulate_keys(advertised),
-        *(world.clients[n].encapsulate_keys(advertised) for n in others),
-    ]
+    encapsulated = [client.encapsulate_keys(advertised), *(other.encapsulate_keys(advertised) for other in others)]
     all_refused({"confirm_keys"})
-    confirmed = [
-        client.confirm_keys(encapsulated),
-        *(world.clients[name].confirm_keys(encapsulated) for name in others),
-    ]
+    confirmed = [client.confirm_keys(encapsulated), *(other.confirm_keys(encapsulated) for other in others)]
     all_refused({"accept_confirmations"})
-    for name in world.names:
-        world.clients[name].accept_confirmations(confirmed)
-    all_refused({"begin_round"})
-    shared = [world.clients[name].begin_round(announcement) for name in world.names]
-    all_refused({"mask", "begin_round"})
-    headers = [world.clients[name].mask(shared, vector)[0] for name in world.names]
-    all_refused({"unmask", "begin_round"})
-    client.unmask(UnmaskRequest(context=client.announcement.context, headers=tuple(headers)).to_bytes())
-    all_refused({"begin_round"})
-    assert len(seen) == 7
-
-
-def uploaded(world, *, absent=""):
-    round_ = world.begin()
-    headers = world.upload(round_, round_.collect_shares(world.deal(round_)), absent=absent)
-    return round_, headers, RoundAnnouncement.from_bytes(round_.announcement).context
-
-
-def test_survivor_set_below_the_threshold_is_refused(world):
-    _, headers, context = uploaded(world)
-    request = UnmaskRequest(context=context, headers=(headers["a"], headers["b"])).to_bytes()
-    client = world.clients["a"]
-    refuses(client, lambda: client.unmask(request), "2 clients uploaded", error=TooFewSurvivorsError)
-
-
-def test_survivor_set_without_oneself_is_refused(world):
-    _, headers, context = uploaded(world)
-    request = UnmaskRequest(context=context, headers=tuple(headers[name] for name in "bcd")).to_bytes()
-    client = world.clients["a"]
-    refuses(client, lambda: client.unmask(request), "own message is missing")
-
-
-def test_survivor_named_twice_does_not_count_twice(world):
-    _, headers, context = uploaded(world, absent="d")
-    request = UnmaskRequest(context=context, headers=(headers["a"], headers["b"], headers["b"])).to_bytes()
-    client = world.clients["a"]
-    refuses(client, lambda: client.unmask(request), "two messages of one step")
-
-
-def test_only_one_of_two_survivor_sets_is_answered(world):
-    """Both kinds of share for one client would open its upload: an honest client gives one kind, once."""
-    round_, headers, context = uploaded(world)
-    client = world.clients["a"]
-    without_d = UnmaskRequest(context=context, headers=tuple(headers[name] for name in "abc")).to_bytes()
-    client.unmask(round_.request_unmask())
-    refuses(client, lambda: client.unmask(without_d), "legal in UPLOADED")
-
-
-def test_survivors_from_another_round_are_refused(world):
-    _, old_headers, _ = uploaded(world)
-    round_ = world.begin(2)
-    headers = world.upload(round_, round_.collect_shares(world.deal(round_)), absent="d")
-    context = RoundAnnouncement.from_bytes(round_.announcement).context
-    mixed = UnmaskRequest(context=context, headers=(headers["a"], headers["b"], headers["c"], old_headers["d"]))
-    client = world.clients["a"]
-    error = refuses(client, lambda: client.unmask(mixed.to_bytes()), "another session, round or announcement")
-    assert error.party == "d"
-    stale = UnmaskRequest(context=b"x" * 32, headers=tuple(headers.values())).to_bytes()
-    refuses(client, lambda: client.unmask(stale), "another round or announcement")
+    for each in (client, *others):
+        each.accept_confirmations(confirmed)
+    all_refused({"share"})
+    shared = [each.share(invitation) for each in (client, *others)]
+    all_refused({"accept", "share"})
+    for each in (client, *others):
+        assert each.accept(announcement, shared) is None
+    all_refused({"mask", "share"})
+    context = RoundAnnouncement.from_bytes(announcement).context
+    headers = tuple(each.mask(vector)[0] for each in (client, *others))
+    all_refused({"agree", "share"})
+    request = AgreementRequest(context=context, headers=headers).to_bytes()
+    agreements = tuple(each.agree(request) for each in (client, *others))
+    all_refused({"unmask", "share"})
+    client.unmask(UnmaskRequest(context=context, agreements=agreements).to_bytes())
+    all_refused({"share"})
+    assert len(seen) == 9
 
 
 def test_shares_of_an_earlier_round_are_refused(world):
-    first = world.begin(1)
-    old = world.deal(first)
-    fresh = world.deal(world.begin(2))
-    client = world.clients["a"]
-    error = refuses(client, lambda: client.mask((*fresh[:3], old[3]), world.vectors["a"]), "another session, round")
+    old = world.deal(world.server.invite(round_number=1))
+    round_ = world.server.invite(round_number=2)
+    fresh = world.deal(round_)
+    client, announcement = world.clients["a"], world.announcement(round_.invitation)
+    mixed = (*fresh[:3], old[3])
+    error = refuses(client, lambda: client.accept(announcement, mixed), "another session, round")
     assert error.party == "d"
 
 
 def test_cohort_below_the_threshold_or_without_oneself_is_refused(world):
-    shared = world.deal(world.begin())
+    round_ = world.server.invite(round_number=1)
+    shared, announcement = world.deal(round_), world.announcement(round_.invitation)
     client = world.clients["a"]
-    refuses(client, lambda: client.mask(shared[:2], world.vectors["a"]), "2 clients shared", error=TooFewSurvivorsError)
-    refuses(client, lambda: client.mask(shared[1:], world.vectors["a"]), "own message is missing")
-    refuses(client, lambda: client.mask((*shared, shared[1]), world.vectors["a"]), "two messages of one step")
+    for shown, reason, error in (
+        (shared[:2], "2 clients shared", TooFewSurvivorsError),
+        (shared[1:], "own message is missing", HostileInputError),
+        ((*shared, shared[1]), "two messages of one step", HostileInputError),
+    ):
+        refuses(client, lambda shown=shown: client.accept(announcement, shown), reason, error=error)
 
 
 def test_two_different_cohorts_are_noticed_before_unmasking(make_world):
-    """The aggregator shows one client a smaller U1; the headers disagree, and no share is released."""
+    """The aggregator shows one client a smaller U1; the headers disagree, and nobody agrees to such survivors."""
     world = make_world(count=5)
     round_ = world.begin()
-    shared = world.deal(round_)
-    round_.collect_shares(shared)
-    context = RoundAnnouncement.from_bytes(round_.announcement).context
-    headers = {name: world.clients[name].mask(shared, world.vectors[name])[0] for name in "abcd"}
-    headers["e"], masked = world.clients["e"].mask(shared[1:], world.vectors["e"])
+    announcement, shared = round_.messages.announcement, round_.shares
+    for name in "abcd":
+        assert world.accept(round_, name) is None
+    assert world.clients["e"].accept(announcement, shared[1:]) is None
+    uploads = {name: world.clients[name].mask(world.vectors[name]) for name in world.names}
     with pytest.raises(HostileInputError, match="another set of clients"):
-        round_.add_upload(headers["e"], masked)
-    request = UnmaskRequest(context=context, headers=tuple(headers.values())).to_bytes()
-    client = world.clients["a"]
-    error = refuses(client, lambda: client.unmask(request), "acted on other shares")
-    assert error.party == "e"
+        round_.add_upload(*uploads["e"])
+    headers = tuple(header for header, _ in uploads.values())
+    request = AgreementRequest(context=announced(round_).context, headers=headers).to_bytes()
+    for name in "abcd":
+        client = world.clients[name]
+        error = refuses(client, lambda client=client: client.agree(request), "acted on other shares")
+        assert error.party == "e"
+    refuses(world.clients["e"], lambda: world.clients["e"].agree(request), "shared no secrets|acted on other shares")
 
 
 def test_two_different_models_never_cancel(world):
     """Clients that were announced different models hold different contexts: the sum stays masked (Pasquini 2022)."""
     round_ = world.begin()
-    other = world.announce(model_hash=b"x" * 32)
-    shared = [world.clients[n].begin_round(other if n == "d" else round_.announcement) for n in world.names]
-    relayed = round_.collect_shares(shared)
-    header, masked = world.clients["d"].mask(relayed, world.vectors["d"])
+    other = world.announcement(round_.invitation, model_hash=b"x" * 32)
+    headers = world.upload(round_, absent="d")
+    client = world.clients["d"]
+    assert client.accept(other, round_.shares) is None
+    header, masked = client.mask(world.vectors["d"])
     with pytest.raises(HostileInputError, match="another session, round or announcement"):
         round_.add_upload(header, masked)
+    # An aggregator that does not care asks all the same: neither side signs a set with the other in it.
+    shown = (*headers.values(), header)
+    for name, context in (("a", announced(round_).context), ("d", RoundAnnouncement.from_bytes(other).context)):
+        request = AgreementRequest(context=context, headers=shown).to_bytes()
+        refuses(world.clients[name], lambda n=name, r=request: world.clients[n].agree(r), "another session, round")
+
+
+def test_one_set_of_shares_masks_differently_under_two_announcements(world):
+    """Shares come before the announcement, so two announcements can be tried on one set of them: no mask repeats."""
+    round_ = world.begin()
+    client, stored = world.clients["a"], world.clients["a"].to_bytes()
+    uploads = []
+    for model in (b"x" * 32, b"y" * 32):
+        client = SecAggClient.from_bytes(stored, identity=world.identities["a"], roster=world.roster)
+        client.accept(world.announcement(round_.invitation, model_hash=model), round_.shares)
+        uploads.append(client.mask(np.zeros(8, np.uint32))[1])
+    assert np.count_nonzero(uploads[0] - uploads[1]) >= 7
 
 
 def test_substituted_key_is_refused_and_named(make_world):
@@ -274,53 +307,13 @@ def test_member_of_another_roster_is_refused(world):
         )
 
 
-def test_header_of_an_uninvited_member_is_refused(make_world):
-    world = make_world(count=5)
-    invited = world.names[:4]
-    announcement = world.announce(invited=invited, threshold=3)
-    context = RoundAnnouncement.from_bytes(announcement).context
-    shared = [world.clients[name].begin_round(announcement) for name in invited]
-    headers = [world.clients[name].mask(shared, world.vectors[name])[0] for name in invited]
-    foreign = world.forge(headers[1], MaskedInput, context, lambda body: body)
-    assert foreign == headers[1], "Ed25519 is deterministic, so an unchanged body gives the same bytes"
-    found = world.clients["a"]
-    # e was not invited, and signs the header of b as its own.
-    world.identities["b"], kept = world.identities["e"], world.identities["b"]
-    stolen = world.forge(headers[1], MaskedInput, context, lambda body: body)
-    world.identities["b"] = kept
-    request = UnmaskRequest(context=context, headers=(*headers[:1], stolen, *headers[2:])).to_bytes()
-    error = refuses(found, lambda: found.unmask(request), "signature is not by the key")
-    assert error.party == "b"
-
-
-def test_survivor_that_shared_no_secrets_is_refused(world):
-    """A colluding member that sat out R1 signs a header as if it had been in U1; nobody holds shares of its mask."""
-    round_ = world.begin()
-    shared = world.deal(round_)
-    relayed = round_.collect_shares(shared[:3])
-    headers = world.upload(round_, relayed, absent="d")
-    announced = RoundAnnouncement.from_bytes(round_.announcement)
-    body = open_envelope(headers["b"], MaskedInput, context=announced.context, roster=world.roster)
-    colluding, _ = seal_envelope(
-        body.body,
-        context=announced.context,
-        sender="d",
-        previous=body.previous,
-        sign=world.identities["d"].sign,
-    )
-    request = UnmaskRequest(context=announced.context, headers=(*headers.values(), colluding)).to_bytes()
-    client = world.clients["a"]
-    error = refuses(client, lambda: client.unmask(request), "named a survivor, but it shared no secrets")
-    assert error.party == "d"
-
-
 def test_shares_that_follow_another_key_confirmation_are_refused(world):
-    round_ = world.begin()
-    shared = list(world.deal(round_))
-    context = RoundAnnouncement.from_bytes(round_.announcement).share_context
-    shared[1] = world.forge(shared[1], ShareMessage, context, lambda body: body, previous=b"x" * 32)
+    round_ = world.server.invite(round_number=1)
+    shared, announcement = list(world.deal(round_)), world.announcement(round_.invitation)
+    context = RoundAnnouncement.from_bytes(announcement).invitation.context
+    shared[1] = world.forge(shared[1], ShareMessage, context, previous=b"x" * 32)
     client = world.clients["a"]
-    error = refuses(client, lambda: client.mask(shared, world.vectors["a"]), "another key confirmation")
+    error = refuses(client, lambda: client.accept(announcement, shared), "another key confirmation")
     assert error.party == "b"
 
 
@@ -334,16 +327,31 @@ def test_peer_without_a_confirmed_key_is_refused_in_the_cohort(make_world):
     world.clients["a"].accept_confirmations([confirmed[0], *confirmed[2:]])
     for name in "bcd":
         world.clients[name].accept_confirmations(confirmed)
-    announcement = world.announce()
-    shared = [client.begin_round(announcement) for client in clients]
+    invitation = world.invitation()
+    announcement = world.announcement(invitation)
+    shared = [client.share(invitation) for client in clients]
     client = world.clients["a"]
-    error = refuses(client, lambda: client.mask(shared, world.vectors["a"]), "no confirmed key here")
+    error = refuses(client, lambda: client.accept(announcement, shared), "no confirmed key here")
     assert error.party == "b"
-    assert client.mask([shared[0], *shared[2:]], world.vectors["a"])
+    assert client.accept(announcement, [shared[0], *shared[2:]]) is None
+
+
+def test_uninvited_member_in_the_cohort_is_refused(make_world):
+    world = make_world(count=5)
+    invitation = world.invitation(invited=tuple("abcd"), threshold=3)
+    shared = [world.clients[name].share(invitation) for name in "abcd"]
+    announcement = world.announcement(invitation)
+    context = RoundAnnouncement.from_bytes(announcement).invitation.context
+    by_stranger = world.forge(shared[1], ShareMessage, context, sender="e")
+    client = world.clients["a"]
+    error = refuses(client, lambda: client.accept(announcement, (*shared, by_stranger)), "was not invited")
+    assert error.party == "e"
 
 
 def test_wrong_vector_is_the_callers_mistake(world):
-    shared = world.deal(world.begin())
+    round_ = world.begin()
+    world.accept(round_, "a")
     client = world.clients["a"]
     for vector in (np.zeros(9, np.uint32), np.zeros(8, np.int64), np.zeros((8, 1), np.uint32)):
-        refuses(client, lambda v=vector: client.mask(shared, v), "vector must be uint32", error=MisuseError)
+        refuses(client, lambda v=vector: client.mask(v), "vector must be uint32", error=MisuseError)
+    assert client.mask(world.vectors["a"])

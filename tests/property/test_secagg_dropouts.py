@@ -66,14 +66,15 @@ def test_every_single_dropout_of_four_leaves_the_sum_of_the_survivors():
 
 def test_every_double_dropout_of_four_after_the_keys_leaves_nothing():
     for pair in itertools.combinations(NAMES[:4], 2):
-        for steps in itertools.product(("share", "upload", "unmask"), repeat=2):
+        for steps in itertools.product(("share", "upload", "agree", "unmask"), repeat=2):
             assert not check(vectors(4), dict(zip(pair, steps, strict=True)))
 
 
 def test_lower_count_of_answers_than_threshold_unmasks_nothing():
     """Three clients of five suffice for nothing when the threshold is the default of four."""
-    assert not check(vectors(5), {"east": "unmask", "lake": "unmask"})
-    assert check(vectors(5), {"east": "unmask"})
+    for step in ("agree", "unmask"):
+        assert not check(vectors(5), {"east": step, "lake": step})
+        assert check(vectors(5), {"east": step})
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -97,15 +97,18 @@ def test_zero_uploads_of_real_clients_are_uniform_and_independent_between_rounds
         client.accept_confirmations(confirmed)
     uploads = []
     for number in (1, 2):
-        round_ = server.begin_round(
-            round_number=number, model_hash=bytes(32), plan_hash=bytes(32), vector_length=LENGTH
-        )
-        relayed = round_.collect_shares([client.begin_round(round_.announcement) for client in clients])
-        sent = [client.mask(relayed, np.zeros(LENGTH, dtype=np.uint32)) for client in clients]
+        round_ = server.invite(round_number=number)
+        round_.collect_shares([client.share(round_.invitation) for client in clients])
+        announcement = round_.announce(model_hash=bytes(32), plan_hash=bytes(32), vector_length=LENGTH)
+        for client in clients:
+            assert client.accept(announcement, round_.shares) is None
+        sent = [client.mask(np.zeros(LENGTH, dtype=np.uint32)) for client in clients]
         for header, vector in sent:
             round_.add_upload(header, vector)
-        request = round_.request_unmask()
-        assert not round_.finish([client.unmask(request) for client in clients]).total.any()
+        request = round_.request_agreement()
+        round_.collect_agreements([client.agree(request) for client in clients])
+        release = round_.request_unmask()
+        assert not round_.finish([client.unmask(release) for client in clients]).total.any()
         uploads.append([vector for _, vector in sent])
     # Fresh entropy each time: the level keeps a false alarm below one run in a million.
     for first, second in zip(*uploads, strict=True):

@@ -8,6 +8,7 @@ from privacy.cbor import to_cbor
 from privacy.errors import HostileInputError
 from privacy.secagg.sealing import (
     commit_pair_secret,
+    commit_seal_secret,
     commit_secret,
     commit_share,
     matches,
@@ -77,10 +78,15 @@ def test_commitments_differ_in_every_word():
         commit_pair_secret(secret, one=pair[0], other=pair[1], context=context)
         for secret, pair, context in itertools.product((SHARE, KEY), ("ab", "ac"), (CONTEXT, KEY))
     ]
-    assert len(set(made)) == len(made) == 16 + 24 + 8
+    made += [
+        commit_seal_secret(secret, one=pair[0], other=pair[1], context=context)
+        for secret, pair, context in itertools.product((SHARE, KEY), ("ab", "ac"), (CONTEXT, KEY))
+    ]
+    assert len(set(made)) == len(made) == 16 + 24 + 8 + 8
 
 
 def test_both_sides_of_a_pair_make_one_commitment():
-    one = commit_pair_secret(KEY, one="a", other="b", context=CONTEXT)
-    assert matches(one, commit_pair_secret(KEY, one="b", other="a", context=CONTEXT))
-    assert not matches(one, commit_pair_secret(SHARE, one="b", other="a", context=CONTEXT))
+    for commit in (commit_pair_secret, commit_seal_secret):
+        one = commit(KEY, one="a", other="b", context=CONTEXT)
+        assert matches(one, commit(KEY, one="b", other="a", context=CONTEXT))
+        assert not matches(one, commit(SHARE, one="b", other="a", context=CONTEXT))
