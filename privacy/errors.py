@@ -25,10 +25,11 @@ class RangeError(MisuseError):
 
 
 class HostileInputError(PrivacyError):
-    """Bytes from another party were refused; `party` names it where it is known."""
+    """Bytes from another party were refused; `party` names it where it is known, `reason` does not repeat its name."""
 
     def __init__(self, reason: str, *, party: str | None = None) -> None:
         super().__init__(reason if party is None else f"{party}: {reason}")
+        self.reason = reason
         self.party = party
 
 

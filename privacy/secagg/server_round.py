@@ -215,7 +215,7 @@ class SecAggRound:
         party, reason = judge(found, dealers=bodies, context=self._invited.context)
         self._messages["complaints"][found.sender] = message
         self.guilty[party] = reason
-        self.excluded[party] = reason
+        self.excluded[party] = f"{party}: {reason}"
         return party
 
     def request_agreement(self, evidence: Iterable[bytes] = ()) -> bytes:
@@ -322,13 +322,13 @@ class SecAggRound:
         party = error.party
         if party is None:
             return error
-        self.guilty[party] = str(error)
+        self.guilty[party] = error.reason
         evidence = Evidence(
             announcement=self.messages.announcement,
             shares=self._messages["shares"][party],
             replies=self._sorted("replies"),
         )
-        return ProvenCheatingError(str(error).removeprefix(f"{party}: "), party=party, evidence=evidence.to_bytes())
+        return ProvenCheatingError(error.reason, party=party, evidence=evidence.to_bytes())
 
     def _check_survivor(self, found: Admitted[SurvivorAgreement] | Admitted[UnmaskReply]) -> None:
         digest = digest_of_set("U2", context=self._context(), digests=self._header_digests)
