@@ -1,0 +1,1 @@
+def derivations(p): return {}
