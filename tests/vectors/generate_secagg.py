@@ -195,7 +195,11 @@ def _commit_to_other_seed(body: ShareMessage, context: bytes) -> ShareMessage:
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--new-encapsulations", action="store_true", help="draw new ML-KEM ciphertexts instead of keeping those in the files")
+    parser.add_argument(
+        "--new-encapsulations",
+        action="store_true",
+        help="draw new ML-KEM ciphertexts instead of keeping those in the files",
+    )
     FOLDER.mkdir(exist_ok=True)
     recorded = new_encapsulations if parser.parse_args().new_encapsulations else read_encapsulations
     for name, text in documents(recorded).items():

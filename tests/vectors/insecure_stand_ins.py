@@ -45,7 +45,9 @@ class InsecureRecordedEntropy:
         """The next recorded value."""
         value = next(self._values)
         if len(value) != count:
-            raise ValueError(f"the recorded value has {len(value)} bytes, {count} are drawn: the order of draws changed")
+            raise ValueError(
+                f"the recorded value has {len(value)} bytes, {count} are drawn: the order of draws changed"
+            )
         return value
 
 

@@ -21,7 +21,7 @@ from privacy.cbor import from_cbor, to_cbor
 from privacy.secagg.envelope import digest_of_set
 
 _GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
-_SIGNATURE_BYTES = 64
+_BLOCK = 32
 _PARTS = ("suite", "kind", "context", "sender", "previous", "body")
 
 
@@ -130,22 +130,21 @@ def _with_edits(entry: Record, session: _Session) -> Record:
     return {**entry, "changed": changed}
 
 
-def _edits(honest: bytes, changed: bytes) -> list[Record]:
-    """Splices that turn one into the other: one before the last 64 bytes, the place of a signature, and one in them."""
-    cuts = [(honest[:-_SIGNATURE_BYTES], changed[:-_SIGNATURE_BYTES], 0)]
-    cuts.append((honest[-_SIGNATURE_BYTES:], changed[-_SIGNATURE_BYTES:], len(honest) - _SIGNATURE_BYTES))
-    if min(len(honest), len(changed)) <= _SIGNATURE_BYTES or honest[-_SIGNATURE_BYTES:] == changed[-_SIGNATURE_BYTES:]:
-        cuts = [(honest, changed, 0)]
-    return [splice for old, new, offset in cuts if (splice := _splice(old, new, offset)) is not None]
-
-
-def _splice(old: bytes, new: bytes, offset: int) -> Record | None:
+def _edits(old: bytes, new: bytes, offset: int = 0) -> list[Record]:
+    """Splices that turn one into the other, in ascending order; blocks of 32 bytes that both have stay untouched."""
     if old == new:
-        return None
+        return []
     shorter = min(len(old), len(new))
     start = next((i for i in range(shorter) if old[i] != new[i]), shorter)
     same = next((i for i in range(shorter - start) if old[-1 - i] != new[-1 - i]), shorter - start)
-    return {"at": offset + start, "remove": len(old) - start - same, "insert": new[start : len(new) - same]}
+    gone, come = old[start : len(old) - same], new[start : len(new) - same]
+    for place in range(len(gone) - _BLOCK + 1):
+        found = come.find(gone[place : place + _BLOCK])
+        if found >= 0:
+            before = _edits(gone[:place], come[:found], offset + start)
+            after = _edits(gone[place + _BLOCK :], come[found + _BLOCK :], offset + start + place + _BLOCK)
+            return before + after
+    return [{"at": offset + start, "remove": len(gone), "insert": come}]
 
 
 def _envelopes(three: _Session, _: _Session) -> Iterator[Record]:
@@ -409,9 +408,7 @@ def _uploads(three: _Session, four: _Session) -> Iterator[Record]:
     def case(name: str, reason: str, message: bytes = honest, **more: Any) -> Record:
         changed = {"R2_headers": {"west": message}, **more.pop("changed", {})}
         fields = {"party": "west", "uploaded": before, **more}
-        return _case(
-            f"upload: {name}", four, (1, "aggregator", "add_upload"), changed=changed, reason=reason, **fields
-        )
+        return _case(f"upload: {name}", four, (1, "aggregator", "add_upload"), changed=changed, reason=reason, **fields)
 
     words = record["masked_vectors"]["west"]
     yield case("wrong root", "not the one that the header signs", four.with_body(honest, root=bytes(32)))
@@ -451,7 +448,9 @@ def _complaints(three: _Session, _: _Session) -> Iterator[Record]:
 
     yield case("about itself", three.with_body(honest, dealer="north"), "who dealt it no shares")
     yield case("about a client outside the round", three.with_body(honest, dealer="centre"), "who dealt it no shares")
-    yield case("of a client that uploaded", three.forge(honest, sender="east"), "second", party="east", uploaded=("east",))
+    yield case(
+        "of a client that uploaded", three.forge(honest, sender="east"), "second", party="east", uploaded=("east",)
+    )
     yield case("of another cohort", three.forge(honest, previous=bytes(32)), "another set of clients")
     yield case(
         "false: the shares are as committed",
@@ -521,14 +520,22 @@ def _agreement_requests(three: _Session, four: _Session) -> Iterator[Record]:
         changes={"headers": [*names, outsider]},
     )
     yield case(
-        "second sum over a model without evidence", "a sum over this model was opened before", three, 5,
+        "second sum over a model without evidence",
+        "a sum over this model was opened before",
+        three,
+        5,
         changes={"evidence": []},
     )
     evidence: Any = from_cbor(three.rounds[4]["evidence"])
     forged = to_cbor({**evidence, "replies": evidence["replies"][:1]})
     yield case("evidence of t - 1 replies", "1 replies", three, 5, changes={"evidence": [forged]})
-    yield case("evidence with bytes after it", "bytes follow the end", three, 5,
-               changes={"evidence": [three.rounds[4]["evidence"] + b"\x00"]})
+    yield case(
+        "evidence with bytes after it",
+        "bytes follow the end",
+        three,
+        5,
+        changes={"evidence": [three.rounds[4]["evidence"] + b"\x00"]},
+    )
 
 
 def _agreements(three: _Session, four: _Session) -> Iterator[Record]:
@@ -567,9 +574,7 @@ def _agreements(three: _Session, four: _Session) -> Iterator[Record]:
         party="west",
         changes={"agreements": [*agreements[:3], other]},
     )
-    yield case(
-        "agreement twice", "agrees twice", party="west", changes={"agreements": [*agreements[:3], west, west]}
-    )
+    yield case("agreement twice", "agrees twice", party="west", changes={"agreements": [*agreements[:3], west, west]})
     yield case(
         "agreement with a wrong signature",
         "not by the key in the roster",

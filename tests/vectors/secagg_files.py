@@ -17,7 +17,12 @@ _HEX = re.compile(r"(?:[0-9a-f]{2}){16,}")
 @functools.cache
 def read_session(name: str) -> dict[str, Any]:
     """One session; shared between tests, so not to be changed."""
-    record: dict[str, Any] = _with_bytes(json.loads((FOLDER / f"{name}.json").read_text()))
+    return read_json(f"{name}.json")
+
+
+def read_json(file: str) -> dict[str, Any]:
+    """A file whose hexadecimal fields are bytes."""
+    record: dict[str, Any] = _with_bytes(json.loads((FOLDER / file).read_text()))
     return record
 
 

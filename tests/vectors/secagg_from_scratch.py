@@ -163,8 +163,16 @@ class Setup:
     def messages_of(self, name: str) -> dict[str, bytes]:
         steps = (
             ("S0", "S0 key advertisement", self.advertised(name)),
-            ("S1", "S1 key encapsulation", {"ciphertexts": {v: c for (u, v), c in self.ciphertexts.items() if u == name}}),
-            ("S2", "S2 key confirmation", {"tags": {peer: self.tag(name, peer) for peer in self.names if peer != name}}),
+            (
+                "S1",
+                "S1 key encapsulation",
+                {"ciphertexts": {v: c for (u, v), c in self.ciphertexts.items() if u == name}},
+            ),
+            (
+                "S2",
+                "S2 key confirmation",
+                {"tags": {peer: self.tag(name, peer) for peer in self.names if peer != name}},
+            ),
         )
         messages, previous = {}, bytes(32)
         for step, kind, body in steps:
@@ -281,9 +289,7 @@ class Round:
         for peer in self.peers(name):
             key = derive(self.secret(name, peer, "pair secret"), "pair mask", facts)
             streams.append((1 if name < peer else -1, keystream(key, len(vector))))
-        return [
-            (word + sum(sign * stream[i] for sign, stream in streams)) % 2**32 for i, word in enumerate(vector)
-        ]
+        return [(word + sum(sign * stream[i] for sign, stream in streams)) % 2**32 for i, word in enumerate(vector)]
 
     def envelope(self, name: str, kind: str, context: bytes, previous: bytes, body: Any) -> bytes:
         return envelope(self.setup.given["identity_private_keys"][name], kind, context, name, previous, body)

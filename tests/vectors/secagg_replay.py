@@ -191,7 +191,9 @@ class ReplayedAggregator:
             round_.add_complaint(complaint)
         if until == "request_agreement":
             return round_
-        earlier = [item["evidence"] for item in self._record["rounds"] if "evidence" in item and item["number"] < number]
+        earlier = [
+            item["evidence"] for item in self._record["rounds"] if "evidence" in item and item["number"] < number
+        ]
         assert round_.request_agreement(earlier) == found["R3_request"]
         if until == "collect_agreements":
             return round_

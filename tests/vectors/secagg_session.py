@@ -173,9 +173,7 @@ class SessionPlayer:
                 encapsulated[name] = client.encapsulate_keys(relayed)
         relayed = self.server.collect_encapsulations(encapsulated.values())
         confirmed = {name: client.confirm_keys(relayed) for name, client in clients.items()}
-        pair_keys = {
-            (first, second): clients[first]._state.chain_keys[second] for first, second in self.pairs
-        }
+        pair_keys = {(first, second): clients[first]._state.chain_keys[second] for first, second in self.pairs}
         relayed = self.server.collect_confirmations(confirmed.values())
         for client in clients.values():
             client.accept_confirmations(relayed)
@@ -383,9 +381,7 @@ class SessionPlayer:
             },
         }
 
-    def _round_pair(
-        self, first: str, second: str, plan: RoundPlan, *, shares_context: bytes, context: bytes
-    ) -> Record:
+    def _round_pair(self, first: str, second: str, plan: RoundPlan, *, shares_context: bytes, context: bytes) -> Record:
         chain = ratchet(self.chain_keys[first, second], from_round=0, to_round=plan.number)
         secret = pair_secret(chain, session=self.plan.session, round_number=plan.number)
         seal = seal_secret(chain, session=self.plan.session, round_number=plan.number)

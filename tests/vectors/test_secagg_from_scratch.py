@@ -1,8 +1,11 @@
 """Every byte of the published sessions follows from docs/test-vectors.md, without our own code."""
 
+import hmac
+
 import pytest
 import secagg_from_scratch as scratch
-from secagg_files import SESSIONS, read_session
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from secagg_files import SESSIONS, read_json, read_session
 
 ROUNDS = [(name, number) for name, numbers in SESSIONS.items() for number in numbers]
 # Their R1 is not what the documented derivations give: that is what these rounds are about.
@@ -88,9 +91,7 @@ def test_uploads_follow_from_vectors_and_secrets(name, number):
         masked = round_.masked(sender, expected["given"]["vectors"][sender])
         assert expected["masked_vectors"][sender] == masked
         fields = {"root": scratch.root_of_one_leaf(masked), "length": len(masked)}
-        assert header == round_.envelope(
-            sender, "R2 masked input", round_.context, expected["cohort_digest"], fields
-        )
+        assert header == round_.envelope(sender, "R2 masked input", round_.context, expected["cohort_digest"], fields)
 
 
 @pytest.mark.parametrize(("name", "number"), [(name, number) for name, number in ROUNDS if number != 2])
@@ -157,3 +158,28 @@ def test_the_aggregate_is_the_sum_of_the_survivors(name, number):
     assert expected["aggregate"]["total"] == total
     assert expected["aggregate"]["little_endian_bytes"] == scratch.words_bytes(total)
     assert expected["aggregate"]["root"] == scratch.root_of_one_leaf(total)
+
+
+def test_every_example_of_a_derivation_holds():
+    found = read_json("derivations.json")
+    for row in found["keys"]:
+        assert scratch.expand(row["secret"], row["info"]) == row["result"], row["label"]
+    for row in found["digests"]:
+        assert scratch.sha256(row["message"]) == row["result"], row["what"]
+    for row in found["tags"]:
+        assert hmac.digest(row["key"], row["message"], "sha256") == row["result"]
+    for row in found["encryptions"]:
+        plaintext = AESGCM(row["key"]).decrypt(bytes(12), row["result"], row["associated_data"])
+        assert plaintext == row.get("plaintext", plaintext)
+
+
+def test_the_examples_are_those_of_the_session():
+    """The digests computed beside the derivations stand in the session's file too."""
+    record = read_session("three_clients")
+    played = record["rounds"][0]
+    by_name = {row["what"]: row["result"] for row in read_json("derivations.json")["digests"]}
+    assert by_name["session context"] == record["setup"]["session_context"]
+    assert by_name["invitation context"] == played["invitation_context"]
+    assert by_name["announcement context"] == played["announcement_context"]
+    assert by_name["cohort, signed in R2"] == played["cohort_digest"]
+    assert by_name["survivors, signed in R3 and R4"] == played["survivors_digest"]

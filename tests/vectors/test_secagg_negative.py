@@ -13,10 +13,14 @@ from privacy.secagg.blame import convict
 ENTRIES = {entry["name"]: entry for entry in read_negative()}
 OF_CLIENTS = [name for name, entry in ENTRIES.items() if entry["receiver"] not in ("aggregator", "anybody")]
 OF_SETUP = [
-    name for name, entry in ENTRIES.items() if entry["receiver"] == "aggregator" and entry["step"] == "collect_confirmations"
+    name
+    for name, entry in ENTRIES.items()
+    if entry["receiver"] == "aggregator" and entry["step"] == "collect_confirmations"
 ]
 OF_ROUNDS = [
-    name for name, entry in ENTRIES.items() if entry["receiver"] == "aggregator" and entry["step"] != "collect_confirmations"
+    name
+    for name, entry in ENTRIES.items()
+    if entry["receiver"] == "aggregator" and entry["step"] != "collect_confirmations"
 ]
 OF_EVIDENCE = [name for name, entry in ENTRIES.items() if entry["receiver"] == "anybody"]
 
@@ -142,4 +146,6 @@ def test_the_aggregator_refuses(name):
 @pytest.mark.parametrize("name", OF_EVIDENCE)
 def test_evidence_that_proves_nothing_convicts_nobody(name):
     entry = ENTRIES[name]
-    expect_refusal(entry, lambda: convict(entry["changed"]["evidence"], roster=roster_of(read_session(entry["session"]))))
+    expect_refusal(
+        entry, lambda: convict(entry["changed"]["evidence"], roster=roster_of(read_session(entry["session"])))
+    )
