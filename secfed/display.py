@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from privacy.secagg.threshold import small_cohort_warning
 from secfed import results
 from secfed.config import RunConfig
 from secfed.experiment.plans import JobSpec
@@ -108,6 +109,7 @@ class Summary:
     ratio_to_centralised: float | None
     augmentation_gain_mr: float | None
     masking_share: float | None
+    small_cohort: str | None
     equal_passes: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ class Summary:
             "augmentation_gain_mr": self.augmentation_gain_mr,
             "equal_passes": self.equal_passes,
             "masking_share_of_time": self.masking_share,
+            "small_cohort": self.small_cohort,
             "seconds": self.record.provenance.seconds_total,
         }
 
@@ -156,6 +159,8 @@ class Summary:
         if self.masking_share is not None:
             share = f"{100 * self.masking_share:.1f} %"
             console.print(f"Masking took {share} of the federated job's time.", highlight=False)
+        if self.small_cohort is not None:
+            console.print(self.small_cohort, style="yellow", highlight=False)
         console.print("No differential privacy in this run: masking hides single updates, the sum is seen.")
         console.print(f"Run folder: {run_folder}", soft_wrap=True, highlight=False)
         console.print(f"Report:     {report}", soft_wrap=True, highlight=False)
@@ -185,6 +190,7 @@ def summary(record: RunRecord) -> Summary:
         ratio_to_centralised=results.ratio(record),
         augmentation_gain_mr=results.gain(record, modality="MR"),
         masking_share=federated.protection_share() if federated is not None and masked else None,
+        small_cohort=small_cohort_warning(federated.survivors_min or 2) if federated is not None and masked else None,
         equal_passes=passes_sentence(record)[1],
     )
 

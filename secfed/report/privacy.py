@@ -1,5 +1,6 @@
 """What this run protected and what it did not, in words for a governance board."""
 
+from privacy.secagg.threshold import small_cohort_warning
 from secfed.report.markup import Markup, join, tag
 from secfed.report.naming import has_guarantee, model_name
 from secfed.report.run_folder import ReportedRun
@@ -8,7 +9,8 @@ from secfed.results import RunRecord
 _AGGREGATOR = {
     "masked": (
         "Each site added masks to its update before sending it. The masks of all sites cancel in the sum, so the "
-        "aggregator learned the sum of the updates of a round and no single update."
+        "aggregator learned the sum of the updates of a round and no single update. Before a sum was opened, the "
+        "sites in it signed to one another who they are. “secfed audit verify” checks this run's transcript."
     ),
     "plain": (
         "Updates travelled unmasked. Whoever runs the aggregator could read each site's update, and from an update "
@@ -75,8 +77,9 @@ def _sum(record: RunRecord) -> Markup:
     )
     survivors = None if job is None else job.survivors_min
     if survivors is not None:
-        few = " With two sites, each can compute the other's update." if survivors == 2 else ""
-        text += f" The smallest sum of this run held {survivors} site{'' if survivors == 1 else 's'}.{few}"
+        warning = small_cohort_warning(survivors) if survivors > 1 else None
+        text += f" The smallest sum of this run held {survivors} site{'' if survivors == 1 else 's'}."
+        text += "" if warning is None else f" {warning}"
     return _statement("What the sum still reveals", text)
 
 
