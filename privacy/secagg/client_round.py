@@ -174,10 +174,11 @@ def agree(state: ClientState, seat: Seat, request: bytes) -> tuple[ClientState, 
             raise HostileInputError("named a survivor, but it shared no secrets in this round", party=peer)
         if header.previous != opened.cohort_digest:
             raise HostileInputError("acted on other shares than this client was shown", party=peer)
+    convicted = convicted_in(claimed.evidence, context=state.opened.last_context, roster=seat.roster)
     state.opened.check(
         admitted,
         model_hash=announced.model_hash,
-        convicted=convicted_in(claimed.evidence, context=state.opened.last_context, roster=seat.roster),
+        convicted=convicted,
         second_sum=state.floors.second_sum,
         min_cohort_change=state.floors.min_cohort_change,
     )
@@ -187,7 +188,10 @@ def agree(state: ClientState, seat: Seat, request: bytes) -> tuple[ClientState, 
         context=announced.context,
         previous=digest_of_set("U2", context=announced.context, digests=survivors),
     )
-    return replace(state, stage="AGREED", round=replace(opened, survivors=survivors)), message
+    following = replace(
+        state, stage="AGREED", opened=state.opened.without(convicted), round=replace(opened, survivors=survivors)
+    )
+    return following, message
 
 
 def unmask(state: ClientState, seat: Seat, request: bytes) -> tuple[ClientState, bytes]:

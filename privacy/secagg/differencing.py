@@ -17,7 +17,7 @@ does the second rule bound what many sums say together.
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from privacy.cbor import from_cbor, to_cbor
@@ -138,6 +138,11 @@ class OpenedSums:
             last_survivors=tuple(sorted(survivors)),
             survivor_sets=sets,
         )
+
+    def without(self, convicted: frozenset[str]) -> "OpenedSums":
+        """The record once clients are proven to have cheated: the floor on change counts them in no sum any more."""
+        kept = (",".join(name for name in joined.split(",") if name not in convicted) for joined in self.survivor_sets)
+        return replace(self, survivor_sets=tuple(dict.fromkeys(kept)))
 
     def _survivors_of(self, model_hash: bytes) -> bytes | None:
         for start in range(0, len(self.records), 2 * _DIGEST):
