@@ -140,7 +140,8 @@ class World:
     def upload(self, round_: SecAggRound, *, absent: str = "") -> dict[str, bytes]:
         headers = {}
         for name in (name for name in round_.cohort if name not in absent):
-            assert self.accept(round_, name) is None
+            if self.clients[name].stage != "ACCEPTED":
+                assert self.accept(round_, name) is None
             headers[name], masked = self.clients[name].mask(self.vectors[name])
             round_.add_upload(headers[name], masked)
         return headers
