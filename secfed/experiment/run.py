@@ -16,6 +16,7 @@ from aggregator.folder import JOURNAL, VIEW, read_journal
 from clients.books import HISTOGRAM, TIMINGS
 from secfed.config import RunConfig
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
+from secfed.experiment.checks import check_run
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
 from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder
 from secfed.experiment.plans import JobSpec, job_specs
@@ -46,6 +47,7 @@ def run_experiment(
         SecfedError: any of its kinds; nothing of another run is overwritten, and the folder can be resumed.
     """
     check_single_root()
+    check_run(config)
     with RunFolder(out) as run:
         run.claim(config, resume=resume)
         if run.complete:

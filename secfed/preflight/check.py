@@ -11,6 +11,7 @@ from typing import Any
 from secfed.config import RunConfig
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import PolicyRefusal
+from secfed.experiment.checks import class_weights_problem, require_known_phantoms
 from secfed.model import initial_model, state_layout
 from secfed.preflight.quorum import Quorum, quorum_of
 from secfed.preflight.timing import MaskingTime, TrainingTime, time_masking, time_training
@@ -19,9 +20,7 @@ from secfed.preflight.value_range import ValueRange, value_range
 from secfed.preflight.verdict import (
     Finding,
     SiteVerdict,
-    can_train,
     plan_refusals,
-    require_known_phantoms,
     site_verdict,
 )
 from secfed.protected_vector import vector_format
@@ -121,7 +120,7 @@ def check(
         quorum=quorum,
         traffic=traffic,
         masking=time_masking(entries=entries, sites=quorum.sites) if measure and masked else None,
-        training=time_training(config) if measure and can_train(config, classes) else None,
+        training=time_training(config) if measure and class_weights_problem(config, classes) is None else None,
         site=site,
         warnings=(*quorum.warnings(), *_range_warnings(planned), *_range_warnings(asked), *_site_warnings(site)),
         refusals=tuple(refusals),

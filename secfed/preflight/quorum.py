@@ -7,11 +7,8 @@ aggregator; `privacy.secagg.threshold` for an active one. It says nothing about 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from privacy.secagg.threshold import default_threshold
+from privacy.secagg.threshold import default_threshold, small_cohort_warning
 from secfed.config import RunConfig
-
-SMALL_COHORT = 5
-"""Below this many sites a sum says a lot about each of them (docs/secure-aggregation.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +66,9 @@ class Quorum:
         found = []
         if self.threshold is None:
             found.append("Plain mode: the aggregator can read every update. Nothing hides a site from it.")
-        elif self.sites <= 2:
-            found.append(
-                f"With {self.sites} sites masking hides nothing: each site can take its own update from the sum "
-                "and is left with the other's."
-            )
-        elif self.sites < SMALL_COHORT:
-            found.append(
-                f"With {self.sites} sites masking alone does not hide a site: a sum over fewer than {SMALL_COHORT} "
-                "says a lot about each of them."
-            )
+        else:
+            small = small_cohort_warning(self.sites)
+            found += [] if small is None else [small]
         if self.dropouts_before_upload == 0:
             found.append(f"No site may drop out: every round needs all {self.sites}.")
         return found

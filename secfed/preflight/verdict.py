@@ -11,9 +11,9 @@ from typing import Any
 
 from privacy.errors import MisuseError
 from privacy.secagg.client_state import ClientFloors
-from secfed.config import RunConfig, SiteConfig, TestSetConfig
-from secfed.data.cases import Modality
+from secfed.config import RunConfig
 from secfed.errors import ConfigError, PolicyRefusal
+from secfed.experiment.checks import class_weights_problem
 from secfed.parameters import ParameterLayout
 from secfed.preflight.quorum import Quorum
 from secfed.site_config import SiteFile, SitePolicy
@@ -76,32 +76,14 @@ def policy_refusals(
     return tuple(refusals)
 
 
-def require_known_phantoms(config: RunConfig) -> None:
-    """The names that only generating would look up; raises ConfigError."""
-    from secfed.data.phantom.population import population_named
-    from secfed.data.phantom.protocol import PROTOCOLS, protocol_named
-
-    for source in (*config.sites, *config.test):
-        if source.phantom is None:
-            continue
-        name = source.phantom.protocol
-        if isinstance(source, TestSetConfig) and name not in PROTOCOLS:
-            raise ConfigError(
-                f"test set '{source.name}': protocol = {name!r}: known are {', '.join(sorted(PROTOCOLS))}"
-            )
-        if isinstance(source, SiteConfig):
-            protocol_named(name, modality=Modality(source.modality))
-        population_named(source.phantom.population)
-
-
 def plan_refusals(
     config: RunConfig, layout: ParameterLayout, quorum: Quorum, *, classes: int, of_every_site: bool
 ) -> list[Finding]:
     """What stops the plan itself; `of_every_site` adds the policy of the sites that `secfed run` makes."""
     reasons = []
-    if not can_train(config, classes):
-        given = len(config.training.class_weights or ())
-        reasons.append(f"training.class_weights has {given} numbers, but '{config.task}' has {classes} classes")
+    weights = class_weights_problem(config, classes)
+    if weights is not None:
+        reasons.append(weights)
     active = quorum.colluding_with_active
     if quorum.sites < 2 and quorum.threshold is not None:
         reasons.append("one site alone cannot be masked: the sum is its update; add sites or use mode = 'plain'")
@@ -118,12 +100,6 @@ def plan_refusals(
             for reason in policy_refusals(policy, config, layout, threshold=quorum.threshold)
         ]
     return [Finding(reason=reason, exit_code=ConfigError.exit_code) for reason in reasons]
-
-
-def can_train(config: RunConfig, classes: int) -> bool:
-    """Whether the loss fits the task: one weight per class, or none at all."""
-    weights = config.training.class_weights
-    return weights is None or len(weights) == classes
 
 
 def site_verdict(file: SiteFile, config: RunConfig, layout: ParameterLayout, quorum: Quorum) -> SiteVerdict:
