@@ -64,7 +64,10 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: exists and is no run folder; choose another --out")
         elif resume:
             raise RunFolderError(f"{self.path}: nothing to resume here; leave --resume out to start a new run")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: the run folder cannot be made: {error.strerror}") from error
         self._take_lock()
         if not existing.exists():
             temporary = self.path / f".{CONFIG}"

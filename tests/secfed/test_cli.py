@@ -54,9 +54,18 @@ def files_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} if folder.exists() else None
 
 
-@pytest.mark.parametrize(
-    "command", [(), ("demo",), ("run",), ("report",), ("data",), ("data", "phantom")], ids=" ".join
-)
+COMMANDS = [
+    ("demo",),
+    ("run",),
+    ("preflight",),
+    ("report",),
+    ("data", "phantom"),
+    ("audit", "verify"),
+    ("audit", "attack"),
+]
+
+
+@pytest.mark.parametrize("command", [(), ("data",), ("audit",), *COMMANDS], ids=" ".join)
 def test_every_command_explains_itself(secfed, command):
     code, out, err = secfed(*command, "--help")
     assert (code, err) == (0, "")
@@ -64,7 +73,7 @@ def test_every_command_explains_itself(secfed, command):
 
 
 def test_every_command_that_does_something_offers_json_and_an_example(secfed):
-    for command in (("demo",), ("run",), ("report",), ("data", "phantom")):
+    for command in COMMANDS:
         _, out, _ = secfed(*command, "--help")
         assert "--json" in out
         assert "Example: secfed" in out
@@ -247,6 +256,15 @@ def test_a_folder_that_holds_something_else_is_left_alone(secfed, no_training, s
         assert code == 4
         assert "no run folder" in err
         assert files_of(out) == before
+
+
+def test_a_run_folder_that_cannot_be_made_is_named(secfed, no_training, scans, tmp_path):
+    path = write(tmp_path / "run.toml", tree(scans))
+    (tmp_path / "file").write_text("not a folder")
+    code, _, err = secfed("run", path, "--out", tmp_path / "file" / "out")
+    assert code == 4
+    assert f"{tmp_path / 'file' / 'out'}: the run folder cannot be made" in err
+    assert "Traceback" not in err
 
 
 def test_there_is_nothing_to_resume_in_an_absent_folder(secfed, no_training, scans, tmp_path):
