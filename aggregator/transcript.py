@@ -194,7 +194,6 @@ class Transcript:
         if behind and self._count:
             self._write(self.folder / HEAD, encode_head(count=self._count, last=self._last), durable=False)
         self._close_open_round()
-        self._prune()
 
     def _close_open_round(self) -> None:
         path = self.folder / _OPEN_ROUND

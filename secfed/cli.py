@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make and look at data.")
 app.add_typer(data_app, name="data")
+audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting whoever ran it.")
+app.add_typer(audit_app, name="audit")
 
 errors = Console(stderr=True)
 
@@ -196,6 +198,44 @@ def data_phantom(
         _print_json({"folder": str(out), "ct": ct, "mri": mri, "seed": seed, "population": population})
     else:
         Console().print(f"{ct} CT and {mri} MRI volumes in {out}", soft_wrap=True)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an aggregator's folder.")],
+    anchor: Annotated[
+        Path | None,
+        typer.Option("--anchor", metavar="FILE", help="The consortium's public key; default: the one in RUN."),
+    ] = None,
+    receipts: Annotated[
+        list[Path] | None,
+        typer.Option("--receipts", metavar="FILE", help="A site's receipts.jsonl; repeat for every site."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the transcripts of a run offline: every signature, every opened sum bit for bit, every step of the model.
+
+    It needs no key but the consortium's public one, trusts neither the aggregator nor this program's other side, and
+    says what it proved, what it checked by signatures only, and what no transcript can prove. Exit code 0: all holds.
+    1: something does not. 4: there is nothing to verify.
+
+    Example: secfed audit verify runs/demo --anchor consortium.pub --receipts ct-a.jsonl --receipts mr-b.jsonl
+    """
+    from rich.progress import Progress
+
+    from secfed.audit.verdict_page import print_audit
+    from secfed.audit.verify import count_entries, verify_run
+
+    # Not secfed.display: it loads the engines, and with them the roles that an auditor's process must not hold.
+    with Progress(console=Console(stderr=True), disable=as_json, transient=True) as bars:
+        task = bars.add_task("Verifying", total=count_entries(run_folder))
+        found = verify_run(run_folder, anchor=anchor, receipts=receipts or (), progress=lambda: bars.advance(task))
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        print_audit(found, Console())
+    if not found.verified:
+        raise typer.Exit(1)
 
 
 def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None, as_json: bool) -> None:

@@ -37,8 +37,7 @@ class Findings:
 
     def add(self, status: Status, what: str, *, where: str = "") -> None:
         """Note a claim; texts from a transcript may hold anything, so only printable characters pass."""
-        clean = "".join(character if character.isprintable() else "?" for character in what)
-        self.found.append(Finding(status=status, where=where or self.where, what=clean))
+        self.found.append(Finding(status=status, where=_printable(where or self.where), what=_printable(what)))
 
     def fail(self, what: str, *, where: str = "") -> None:
         """Note a claim that does not hold."""
@@ -60,3 +59,7 @@ class Findings:
             self.fail(str(error))
         if self.failures == before:
             self.add("proved", what)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)

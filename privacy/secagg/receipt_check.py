@@ -27,9 +27,13 @@ class _Round:
 
 
 class ReceiptBook:
-    """What receipts must agree with: the announced rounds of a transcript by their digest."""
+    """What receipts must agree with: the announced rounds of a transcript by their digest.
+
+    `damaged` is set where an entry could not be read.
+    """
 
     def __init__(self) -> None:
+        self.damaged = False
         self._rounds: dict[bytes, _Round] = {}
 
     def note(self, number: int, facts: RoundFacts, *, session: bytes, server_round: int) -> None:
@@ -56,8 +60,8 @@ class ReceiptBook:
                 found.add(receipt.context)
         for site, contexts in sorted(matched.items()):
             where = f"receipts of {site}"
-            if contexts:
-                notes.add("proved", f"{len(contexts)} receipts match the transcript", where=where)
+            if not any(finding.where == where for finding in notes.found):
+                notes.add("proved", "every receipt of the site names a round of this transcript as it is", where=where)
             lacking = [
                 round_.server_round
                 for context, round_ in self._rounds.items()
@@ -75,8 +79,9 @@ class ReceiptBook:
         if shown is None:
             notes.fail(
                 f"{receipt.site} agreed to round {receipt.round_number} of session {receipt.session.hex()[:8]} with "
-                f"{len(receipt.survivors)} survivors, which is not in the transcript: entries were removed, or the "
-                "sites were shown another history",
+                f"{len(receipt.survivors)} survivors, which is not in the transcript: "
+                + ("it may be in a damaged entry, or " if self.damaged else "")
+                + "entries were removed, or the sites were shown another history",
                 where=where,
             )
             return False

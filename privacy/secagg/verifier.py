@@ -82,6 +82,7 @@ class TranscriptVerifier:
             notes.fail(f"{error if data else 'the entry is missing'}")
             # Whatever stood here, the next entry cannot be held against it; it may have been a session's.
             self._last, self._completed, self._gap = None, None, True
+            self._book.damaged = True
             return CheckedEntry(number=number, content=None, facts=None, sum=None, findings=tuple(notes.found))
         with notes.claim("the entry is undamaged and follows the one before it"):
             notes.require(entry.number == number, f"the entry says that it is number {entry.number}")

@@ -14,6 +14,7 @@ import numpy as np
 from aggregator.transcript import Transcript
 from privacy.errors import HostileInputError, ProvenCheatingError
 from privacy.merkle import LEAF_BYTES
+from privacy.secagg import dealing
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.findings import Finding
@@ -25,12 +26,14 @@ from privacy.secagg.server import SecAggRound, SecAggServer
 from privacy.secagg.transcript import ENTRIES, HEAD, Retention, vector_name
 from privacy.secagg.verifier import CheckedEntry, TranscriptVerifier
 
+KEEP_ALL = Retention()
+
 
 class RecordedRun:
     """Sites a, b, c and so on; `receipts` holds what they keep, by site."""
 
     def __init__(
-        self, folder: Path, *, count: int = 4, retention: Retention = Retention(), length: int = 6, plan: bytes = b"{}"
+        self, folder: Path, *, count: int = 4, retention: Retention = KEEP_ALL, length: int = 6, plan: bytes = b"{}"
     ) -> None:
         self.folder = folder
         self.names = tuple("abcdefgh"[:count])
@@ -158,11 +161,9 @@ class RecordedRun:
         return np.full(self.length, 10 ** self.names.index(name), dtype=np.uint32)
 
     def _share(self, name: str, round_: SecAggRound, *, bad: bool) -> bytes:
-        """R1; of a bad dealer, shares that give another seed than it committed to, consistently committed one by one."""
+        """R1; of a bad dealer, shares that match their commitments and give another seed than it committed to."""
         if not bad:
             return self.clients[name].share(round_.invitation)
-        import privacy.secagg.dealing as dealing
-
         honest = dealing.commit_secret
 
         def lie(secret, **facts):
@@ -207,9 +208,7 @@ def verify(
     vectors: VectorReader | None = None,
 ) -> list[Finding]:
     """All findings, through the pure functions."""
-    return verify_all(
-        folder, anchor=anchor, entries=entries, head=head, receipts=receipts, vectors=vectors
-    )[0]
+    return verify_all(folder, anchor=anchor, entries=entries, head=head, receipts=receipts, vectors=vectors)[0]
 
 
 def verify_all(

@@ -1,0 +1,188 @@
+"""The model's way through the rounds, computed again: the server's step on every replayed sum.
+
+Run by the auditor, with the functions that the aggregator itself uses. It starts from `initial.safetensors`, or where
+earlier sums are gone from a kept checkpoint whose model has the hash that the sites signed. A checkpoint's momentum is
+the aggregator's word: no site ever saw it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from privacy.errors import MisuseError
+from privacy.fixed_point import VectorFormat, decode_sum
+from privacy.secagg.findings import Findings
+from privacy.secagg.round_check import RoundFacts
+from privacy.secagg.session_check import SessionFacts
+from privacy.secagg.transcript import RoundEntry, SessionEntry, entry_name
+from privacy.secagg.verifier import CheckedEntry
+from secfed.config import TrainingPlan
+from secfed.errors import RunFolderError
+from secfed.parameters import ParameterLayout, load_vector, model_digest
+from secfed.protected_vector import unpack_sum, vector_format
+from secfed.server_optimizer import ServerState, step
+
+PLAN = "plan.json"
+INITIAL = "initial.safetensors"
+CHECKPOINTS = "checkpoints"
+FINAL = "model.safetensors"
+
+STEPPED = "the model after the round is the server's step on the replayed sum, bit for bit"
+CHAINED_ONLY = "the model after the round is known by its hash only: the step to it cannot be computed again"
+
+
+class ModelReplay:
+    """Follows the model of one aggregator folder; problems become findings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._plan: TrainingPlan | None = None
+        self._slots: VectorFormat | None = None
+        self._layout: ParameterLayout | None = None
+        # The model before the latest round too: after a kill the latest round may be run again.
+        self._states: dict[int, ServerState] = {}
+        self._hashes: dict[int, bytes] = {}
+
+    def take(self, checked: CheckedEntry) -> Findings:
+        """Follow one entry, in order."""
+        notes = Findings(entry_name(checked.number))
+        match checked.content, checked.facts:
+            case SessionEntry() as entry, facts:
+                self._begin(entry, facts if isinstance(facts, SessionFacts) else None, notes)
+            case RoundEntry() as entry, RoundFacts() as facts:
+                self._advance(entry, facts, checked, notes)
+        return notes
+
+    def finish(self) -> Findings:
+        """Compare the chain's end with the newest checkpoint, and with the final model where the run wrote one."""
+        notes = Findings(CHECKPOINTS)
+        newest = max((self.folder / CHECKPOINTS).glob("round-*.safetensors"), default=None)
+        last = max(self._hashes, default=None)
+        if newest is None or last is None:
+            notes.add("unchecked", "there is no checkpoint to compare the last model with")
+            return notes
+        notes.where = f"{CHECKPOINTS}/{newest.name}"
+        vector, layout = self._load(newest, notes)
+        if vector is None or layout is None:
+            return notes
+        completed = int(newest.stem.removeprefix("round-")) if newest.stem[6:].isdecimal() else -1
+        if completed not in self._hashes:
+            notes.fail("is of no round of the transcript")
+        elif model_digest(vector, layout) != self._hashes[completed]:
+            notes.fail("is not the model that the transcript says")
+        elif completed != last:
+            notes.add(
+                "unchecked", f"is of round {completed}, the transcript goes on to round {last}: the run was stopped"
+            )
+        else:
+            notes.add("proved", "the last checkpoint is the model that the last round ended with")
+            self._compare_final(vector[: layout.model_size], notes)
+        return notes
+
+    def _begin(self, entry: SessionEntry, facts: SessionFacts | None, notes: Findings) -> None:
+        self._hashes[entry.completed] = entry.model_hash
+        self._plan = self._slots = None
+        try:
+            self._plan = TrainingPlan.model_validate_json(entry.plan)
+        except ValueError as error:
+            notes.fail(f"the plan cannot be read: {str(error).splitlines()[0]}")
+            return
+        if (self.folder / PLAN).is_file():
+            self._compare_plan(self._plan, notes)
+        if self._layout is None and (self.folder / INITIAL).is_file():
+            vector, self._layout = self._load(self.folder / INITIAL, notes)
+            if vector is not None and self._layout is not None and entry.completed == 0:
+                if model_digest(vector, self._layout) == entry.model_hash:
+                    notes.add("proved", f"the first model is {INITIAL}")
+                    self._states = {0: ServerState.initial(vector, self._layout)}
+                else:
+                    notes.fail(f"{INITIAL} is not the model that the first session started from")
+        if self._layout is not None and facts is not None:
+            self._slots = vector_format(self._layout, self._plan, cohort_size=len(facts.roster.names))
+
+    def _compare_plan(self, plan: TrainingPlan, notes: Findings) -> None:
+        try:
+            given = TrainingPlan.model_validate_json((self.folder / PLAN).read_bytes())
+        except (OSError, ValueError):
+            notes.fail(f"{PLAN} cannot be read", where=PLAN)
+            return
+        if given.digest() != plan.digest():
+            notes.fail(f"{PLAN} is another plan than the transcript holds", where=PLAN)
+
+    def _advance(self, entry: RoundEntry, facts: RoundFacts, checked: CheckedEntry, notes: Findings) -> None:
+        before, number = entry.server_round - 1, entry.server_round
+        self._hashes[number] = entry.model_after
+        if self._plan is not None:
+            with notes.claim("the sites trained under the plan that the transcript holds"):
+                notes.require(facts.announced.plan_hash == self._plan.digest(), "the sites were shown another plan")
+        state = self._state_before(before, facts.announced.model_hash, notes) if checked.sum is not None else None
+        self._states = {before: state} if state is not None else {}
+        if state is None or checked.sum is None or self._plan is None or self._slots is None or self._layout is None:
+            notes.add("unchecked", CHAINED_ONLY)
+            return
+        try:
+            average = unpack_sum(decode_sum(checked.sum, vector_format=self._slots), slots=self._slots)
+            after = step(state, average, federation=self._plan.federation, layout=self._layout)
+        except (MisuseError, ValueError) as error:
+            notes.fail(f"the server's step on the replayed sum is not possible: {error}")
+            return
+        if model_digest(after.model, self._layout) != entry.model_after:
+            notes.fail("the model after the round is NOT the server's step on the replayed sum")
+            return
+        notes.add("proved", STEPPED)
+        self._states[number] = after
+
+    def _state_before(self, completed: int, model_hash: bytes, notes: Findings) -> ServerState | None:
+        """The state that a round starts from: followed so far, or from a checkpoint with the hash that was signed."""
+        state = self._states.get(completed)
+        if state is None or self._layout is None:
+            return self._from_checkpoint(completed, model_hash, notes)
+        return state if model_digest(state.model, self._layout) == model_hash else None
+
+    def _from_checkpoint(self, completed: int, model_hash: bytes, notes: Findings) -> ServerState | None:
+        path = self.folder / CHECKPOINTS / f"round-{completed:06d}.safetensors"
+        if not path.is_file() or self._layout is None or self._plan is None:
+            return None
+        model, layout = self._load(path, notes)
+        if model is None:
+            return None
+        name = f"{CHECKPOINTS}/{path.name}"
+        if layout != self._layout or model_digest(model, self._layout) != model_hash:
+            notes.fail("is not the model that the sites were shown", where=name)
+            return None
+        notes.add("proved", "the model that the sites were shown is this checkpoint", where=name)
+        momentum = np.zeros(self._layout.num_parameters)
+        if self._plan.federation.server_optimizer == "fedavgm":
+            try:
+                momentum = np.load(path.with_suffix(".momentum.npy"), allow_pickle=False)
+            except (OSError, ValueError, EOFError):
+                return None
+            if momentum.dtype != np.float64 or momentum.shape != (self._layout.num_parameters,):
+                notes.fail("is no momentum of this model", where=f"{CHECKPOINTS}/{path.stem}.momentum.npy")
+                return None
+            notes.add("unchecked", "the momentum in this checkpoint is the aggregator's word", where=name)
+        return ServerState(completed=completed, model=model, momentum=momentum)
+
+    def _compare_final(self, model: np.ndarray[tuple[int], np.dtype[np.float32]], notes: Findings) -> None:
+        path = self.folder.parent / FINAL
+        if not path.is_file():
+            return
+        found, _ = self._load(path, notes)
+        if found is None:
+            return
+        same = found.shape == model.shape and found.tobytes() == model.tobytes()
+        if same:
+            notes.add("proved", "the model file of the run is the last checkpoint's model", where=FINAL)
+        else:
+            notes.fail("the model file of the run is not the last checkpoint's model", where=FINAL)
+
+    @staticmethod
+    def _load(
+        path: Path, notes: Findings
+    ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]] | None, ParameterLayout | None]:
+        try:
+            vector, layout, _ = load_vector(path)
+        except RunFolderError as error:
+            notes.fail(f"cannot be read: {error}", where=path.name)
+            return None, None
+        return vector, layout
