@@ -4,10 +4,13 @@ Made by a client when it agrees to a survivor set (R3). It holds no secret: dige
 aggregator that shows an auditor another history than it showed to the sites fails against the receipts of any of them.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from privacy.errors import HostileInputError
+from privacy.secagg.envelope import DIGEST_BYTES
+from privacy.secagg.parsing import exactly, parse_name, wrong_type
+from privacy.secagg.requests import MAX_ROUND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +45,46 @@ class Receipt:
         Raises:
             HostileInputError: not a receipt.
         """
-        try:
-            return cls(
-                site=str(record["site"]),
-                session=bytes.fromhex(record["session"]),
-                round_number=int(record["round_number"]),
-                context=bytes.fromhex(record["context"]),
-                model_hash=bytes.fromhex(record["model_hash"]),
-                previous=bytes.fromhex(record["previous"]),
-                header_digest=bytes.fromhex(record["header_digest"]),
-                survivors=tuple(str(name) for name in record["survivors"]),
-                survivors_digest=bytes.fromhex(record["survivors_digest"]),
+        match exactly(record, *(item.name for item in fields(cls))):
+            case [
+                str(site),
+                str(session),
+                int(round_number),
+                str(context),
+                str(model_hash),
+                str(previous),
+                str(header_digest),
+                list(survivors),
+                str(survivors_digest),
+            ] if not isinstance(round_number, bool):
+                pass
+            case _:
+                raise wrong_type("a receipt")
+        names = tuple(parse_name(name) for name in survivors)
+        if list(names) != sorted(set(names)) or not 1 <= round_number <= MAX_ROUND:
+            raise HostileInputError(
+                f"a receipt of round {round_number} whose survivors are not sorted, or out of range"
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise HostileInputError(f"not a receipt of a round: {error}") from error
+        return cls(
+            site=parse_name(site),
+            session=_from_hex(session, smallest=16),
+            round_number=round_number,
+            context=_from_hex(context),
+            model_hash=_from_hex(model_hash),
+            previous=_from_hex(previous),
+            header_digest=_from_hex(header_digest),
+            survivors=names,
+            survivors_digest=_from_hex(survivors_digest),
+        )
+
+
+def _from_hex(text: str, *, smallest: int = DIGEST_BYTES) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError as error:
+        raise HostileInputError("a receipt holds text that is not hexadecimal") from error
+    if found.hex() != text or not smallest <= len(found) <= DIGEST_BYTES:
+        raise HostileInputError(
+            f"a receipt holds {len(found)} bytes for a digest of {DIGEST_BYTES}, or other hexadecimal"
+        )
+    return found

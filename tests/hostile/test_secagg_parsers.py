@@ -1,27 +1,36 @@
-"""Bytes that nobody honest sent: every parser answers with HostileInputError, and with nothing else."""
+"""Bytes that nobody honest sent: every parser of signed messages answers with HostileInputError, and nothing else."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from secagg_world import announced, contexts
 
 from privacy.cbor import from_cbor, to_cbor
 from privacy.errors import HostileInputError
-from privacy.secagg.client import SecAggClient
 from privacy.secagg.envelope import open_envelope, seal_envelope
 from privacy.secagg.messages import (
+    Complaint,
     KeyAdvertisement,
     KeyConfirmation,
     KeyEncapsulation,
     MaskedInput,
-    RoundAnnouncement,
     ShareMessage,
+    SurvivorAgreement,
     UnmaskReply,
-    UnmaskRequest,
     session_context,
 )
 from privacy.secagg.roster import generate_consortium_key, sign_roster, verify_roster
 
-BODIES = (KeyAdvertisement, KeyEncapsulation, KeyConfirmation, ShareMessage, MaskedInput, UnmaskReply)
+BODIES = (
+    KeyAdvertisement,
+    KeyEncapsulation,
+    KeyConfirmation,
+    ShareMessage,
+    Complaint,
+    MaskedInput,
+    SurvivorAgreement,
+    UnmaskReply,
+)
 
 
 class Sample:
@@ -30,21 +39,23 @@ class Sample:
     def __init__(self, world):
         self.world = world
         round_ = world.begin()
-        shared = round_.collect_shares(world.deal(round_))
-        headers = world.upload(round_, shared, absent="d")
-        request = round_.request_unmask()
-        self.stored = {name: world.clients[name].to_bytes() for name in world.names}
-        reply = world.clients["a"].unmask(request)
-        announced = RoundAnnouncement.from_bytes(round_.announcement)
+        headers = world.upload(round_, absent="d")
+        agreements = world.agree(round_)
+        reply = world.clients["a"].unmask(round_.request_unmask())
         session = session_context(world.session, world.roster)
-        self.announcement, self.request = round_.announcement, request
+        invited, context = contexts(round_)
+        complaint = world.sign(
+            Complaint(dealer="b", seal_secret=bytes(32)), context, sender="a", previous=announced(round_).context
+        )
         self.signed = {
             KeyAdvertisement: (world.advertised[0], session),
             KeyEncapsulation: (world.encapsulated[0], session),
             KeyConfirmation: (world.confirmed[0], session),
-            ShareMessage: (shared[0], announced.share_context),
-            MaskedInput: (headers["a"], announced.context),
-            UnmaskReply: (reply, announced.context),
+            ShareMessage: (round_.shares[0], invited),
+            Complaint: (complaint, context),
+            MaskedInput: (headers["a"], context),
+            SurvivorAgreement: (agreements["a"], context),
+            UnmaskReply: (reply, context),
         }
 
     def open(self, body_type, data):
@@ -159,7 +170,7 @@ def test_signed_bodies_with_other_fields_or_types_are_refused(sample, body_type,
     elif action == "add":
         fields["extra"] = 1
     else:
-        fields[name] = data.draw(st.sampled_from([[], "text", b"short", {"a": 7}, {"A!": b""}, {"a": b""}, [1]]))
+        fields[name] = data.draw(st.sampled_from([[], "no name!", b"short", {"a": 7}, {"A!": b""}, {"a": b""}, [1]]))
 
     class Odd:
         KIND = body_type.KIND
@@ -172,6 +183,8 @@ def test_signed_bodies_with_other_fields_or_types_are_refused(sample, body_type,
     )
     if action == "retype" and body_type is ShareMessage and name == "wrapped" and isinstance(fields[name], bytes):
         return  # the wrap is opaque until its owner drops, see test_secagg_corrupt_client
+    if action == "retype" and fields[name] == [] and body_type is SurvivorAgreement:
+        return  # a set of names that is too small is refused by what it binds, see test_secagg_survivors
     with pytest.raises(HostileInputError) as caught:
         sample.open(body_type, forged)
     assert caught.value.party == "a"
@@ -182,9 +195,6 @@ def test_noise_is_refused_by_every_parser(sample, noise):
     for body_type in BODIES:
         with pytest.raises(HostileInputError):
             sample.open(body_type, noise)
-    for parse in (RoundAnnouncement.from_bytes, UnmaskRequest.from_bytes):
-        with pytest.raises(HostileInputError):
-            parse(noise)
     with pytest.raises(HostileInputError):
         verify_roster(noise, anchor=bytes(32), now=0)
 
@@ -227,32 +237,6 @@ def test_decoder_refuses_what_is_not_deterministic(data):
 def test_oversized_messages_are_refused_before_parsing():
     with pytest.raises(HostileInputError, match="more than the"):
         from_cbor(bytes(5 * 2**20))
-
-
-@settings(max_examples=25)
-@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_changed_announcement_never_leads_to_the_same_round(sample, position, flip):
-    """The announcement is unsigned: a change is refused, or every later message belongs to another context."""
-    message = sample.announcement
-    where = int(position * len(message))
-    changed = message[:where] + bytes([message[where] ^ flip]) + message[where + 1 :]
-    try:
-        found = RoundAnnouncement.from_bytes(changed)
-    except HostileInputError:
-        return
-    assert found.context != RoundAnnouncement.from_bytes(message).context
-
-
-@settings(max_examples=100)
-@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_any_changed_byte_of_an_unmask_request_is_refused(sample, position, flip):
-    world = sample.world
-    client = SecAggClient.from_bytes(sample.stored["b"], identity=world.identities["b"], roster=world.roster)
-    where = int(position * len(sample.request))
-    changed = sample.request[:where] + bytes([sample.request[where] ^ flip]) + sample.request[where + 1 :]
-    with pytest.raises(HostileInputError):
-        client.unmask(changed)
-    assert client.to_bytes() == sample.stored["b"]
 
 
 def test_forged_expired_and_malformed_rosters_are_refused(sample):
