@@ -284,6 +284,7 @@ def _invitations(three: _Session, four: _Session) -> Iterator[Record]:
     yield case("a round that is past", three, 2, "only later rounds", round=1)
     yield case("round zero", three, 2, "out of range", round=0)
     yield case("more rounds skipped than a ratchet goes", three, 2, "may be skipped", round=5000)
+    yield case("threshold zero", three, 2, "at least 1 is needed", threshold=0)
     yield case("threshold below the floor", four, 1, "this site accepts 3 to 4", threshold=2)
     yield case("threshold above the cohort", four, 1, "this site accepts 3 to 4", threshold=5)
     yield case("fewer clients than the floor", four, 1, "min_cohort = 3", invited=["east", "north"], threshold=2)
@@ -685,3 +686,6 @@ def _evidence(three: _Session, _: _Session) -> Iterator[Record]:
         shares=three.rounds[2]["R1"]["west"],
     )
     yield case("wrong suite", "wrong type or version", suite="secfed-secagg/1")
+    invitation = _altered(convicted["R0_invitation"], roster=bytes(32))
+    elsewhere = _altered(convicted["R0_announcement"], invitation=invitation)
+    yield case("of another roster", "of another roster", announcement=elsewhere)

@@ -295,7 +295,7 @@ class SessionPlayer:
             round_.add_upload(header, masked)
         for complaint in record.get("R2_complaints", {}).values():
             round_.add_complaint(complaint)
-            record["guilty"] = dict(round_.guilty)
+            record["guilty"] = sorted(round_.guilty)
             try:
                 round_.request_agreement()
             except HostileInputError:
@@ -319,7 +319,7 @@ class SessionPlayer:
             result = round_.finish(record["R4_replies"].values())
         except ProvenCheatingError as error:
             record["evidence"] = error.evidence
-            record["guilty"] = dict(round_.guilty)
+            record["guilty"] = sorted(round_.guilty)
             return
         record["aggregate"] = {
             "survivors": list(result.survivors),
@@ -344,7 +344,7 @@ class SessionPlayer:
         client = self.clients[name]
         opened = client._state.round
         assert opened is not None
-        client._state = replace(client._state, round=replace(opened, own_shares_digest=digest))
+        client._state = replace(client._state, round=replace(opened, own_shares=forged, own_shares_digest=digest))
         return forged
 
     def _dealt(

@@ -139,7 +139,7 @@ def test_evidence_is_announcement_shares_and_replies():
     replies = [expected["R4_replies"][sender] for sender in sorted(expected["R4_replies"])]
     fields = {"suite": scratch.SUITE, "announcement": expected["R0_announcement"], "replies": replies}
     assert expected["evidence"] == scratch.cbor(fields | {"shares": expected["R1"]["west"]})
-    assert list(expected["guilty"]) == ["west"]
+    assert expected["guilty"] == ["west"]
 
 
 def test_a_complaint_reveals_the_seal_secret():

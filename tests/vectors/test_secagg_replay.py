@@ -31,6 +31,9 @@ def test_a_client_answers_with_the_published_messages(session, name):
     replayed = ReplayedClient(record, name)
     for call in client_calls(record, name):
         assert replayed.act(call) == call.expected, f"{call.step} of round {call.round_number}"
+        if call.step == "share":
+            # An answer may get lost: the same invitation gives the same bytes again.
+            assert replayed.act(call) == call.expected
         if call.step == "agree" and name == min(round_of(record, call.round_number)["R2_headers"]):
             published = round_of(record, call.round_number)["receipt"]
             assert replayed.client.receipt == Receipt.from_json(published)
@@ -47,14 +50,14 @@ def test_the_aggregator_opens_the_published_sums(session):
             round_ = aggregator.play(number, until="request_agreement")
             with pytest.raises(HostileInputError, match="does not open"):
                 round_.request_agreement()
-            assert round_.guilty == found["guilty"]
+            assert list(round_.guilty) == found["guilty"]
             continue
         round_ = aggregator.play(number)
         if "evidence" in found:
             with pytest.raises(ProvenCheatingError) as caught:
                 round_.finish(in_order(found["R4_replies"]))
             assert caught.value.evidence == found["evidence"]
-            assert round_.guilty == found["guilty"]
+            assert list(round_.guilty) == found["guilty"]
             continue
         result = round_.finish(in_order(found["R4_replies"]))
         assert result.total.tolist() == found["aggregate"]["total"]
