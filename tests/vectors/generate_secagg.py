@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
 from insecure_stand_ins import Encapsulation, InsecureSeededEntropy
-from secagg_defects import negative_vectors
 from secagg_derivations import derivations
+from secagg_negative import negative_vectors
 from secagg_session import Encapsulations, RoundPlan, SessionPlan, SessionPlayer, body_of, document_hash
 
 from privacy.secagg.client_state import ClientFloors
