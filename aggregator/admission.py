@@ -18,6 +18,7 @@ from privacy.errors import HostileInputError
 from secfed.messages import BadMessage, Refusal, Reply, Request, decode_reply, encode_request
 
 TTL_MARGIN_SECONDS = 30.0
+SILENT = "silent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ class Exchange:
     seconds: float
     bytes_up: int
     bytes_down: int
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """Who did not answer within the stage timeout; whoever answered wrongly is not silent."""
+        return tuple(node for node, reason in self.lost.items() if reason == SILENT)
 
 
 class SiteChannel:
@@ -96,7 +102,7 @@ class SiteChannel:
                 continue
             answered.append(node)
             up += sum(record.count_bytes() for record in answer.content.values())
-        lost.update(dict.fromkeys(sent.values(), "silent"))
+        lost.update(dict.fromkeys(sent.values(), SILENT))
         return Exchange(
             answered=tuple(answered), lost=lost, seconds=time.perf_counter() - started, bytes_up=up, bytes_down=down
         )

@@ -186,6 +186,7 @@ class MaskedSummation(Session):
             max_vector_length=self.slots.length,
         )
         costs.count(exchange, names=self.names, protection=False)
+        self._leave(exchange.silent)
         self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=self.min_cohort)
         bound = self._bound_to(task)
         if bound is not None and bound != set(round_.uploaded):
@@ -204,10 +205,11 @@ class MaskedSummation(Session):
         request = Request(stage=Stage.AGREE, binding=self.binding(task), payloads=(asked,))
         messages: list[bytes] = []
         exchange = self.channel.exchange(
-            {nodes[name]: request for name in round_.uploaded},
+            {nodes[name]: request for name in round_.uploaded if name in nodes},
             accept=lambda _, reply: messages.append(reply.payload),
         )
         costs.count(exchange, names=self.names, protection=True)
+        self._leave(exchange.silent)
         started = time.perf_counter()
         round_.collect_agreements(messages)
         costs.protection_seconds += time.perf_counter() - started
@@ -220,7 +222,7 @@ class MaskedSummation(Session):
         release = round_.request_unmask()
         invitation = () if following is None else (following.invitation,)
         unmask = Request(stage=Stage.UNMASK, binding=self.binding(task), payloads=(release, *invitation))
-        requests = {nodes[name]: unmask for name in round_.agreed}
+        requests = {nodes[name]: unmask for name in round_.agreed if name in nodes}
         if following is not None:
             for name in set(following.invited) - set(round_.agreed):
                 requests[nodes[name]] = self._share_request(task, following, nodes[name])
@@ -245,7 +247,8 @@ class MaskedSummation(Session):
         return RoundSum(total=found.total, survivors=found.survivors, messages=round_.messages)
 
     def _leave(self, nodes: Iterable[int]) -> None:
-        # A site that cannot share has lost its session state, or is gone: it may join the next session.
+        # A site that cannot share has lost its session state, and a silent one may hang: nobody waits for it again in
+        # this session, and it may join the next one.
         for node in nodes:
             self.names.pop(node, None)
 

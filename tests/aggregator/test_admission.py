@@ -98,7 +98,9 @@ REQUEST = Request(stage=Stage.SHARE, binding=BINDING, payloads=(b"x",))
 
 
 def reply_with(**changes):
-    return encode_reply(Reply(**{"stage": Stage.SHARE, "binding": BINDING, "site": "ct-a", "payload": b"p", **changes}))
+    return encode_reply(
+        Reply(**{"stage": Stage.SHARE, "binding": BINDING, "site": "ct-a", "payloads": (b"p",), **changes})
+    )
 
 
 class OneAnswer:

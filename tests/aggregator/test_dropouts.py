@@ -109,6 +109,16 @@ def test_a_dropout_is_noted_with_its_site_and_its_kind(scans, tmp_path):
         assert words in lost[DROPPED]
 
 
+def test_nobody_waits_twice_in_a_session_for_a_site_that_hangs(scans, tmp_path, monkeypatch):
+    clock = JumpingClock()
+    monkeypatch.setattr("aggregator.admission.time", clock)
+    faults = Faults({(DROPPED, kind): "silence" for kind in ("train", "query.join")}, times=99, skip=1)
+    job = run(tmp_path, config(scans, federation={"rounds": 4}), faults)
+    assert [entry["survivors"] for entry in journal(job)] == [list(SITES), *[list(OTHERS)] * 3]
+    # Once while training, and once when a new session was opened, because the site was still connected.
+    assert 120.0 <= clock.now < 130.0
+
+
 def test_a_site_that_missed_a_share_stage_is_back_in_a_new_session(scans, tmp_path):
     job = run(tmp_path, config(scans, federation={"rounds": 3}), Faults({(DROPPED, "query.share"): "error"}))
     assert [entry["survivors"] for entry in journal(job)] == [list(OTHERS), list(SITES), list(SITES)]
