@@ -229,9 +229,8 @@ class TranscriptVerifier:
         done = len(self._rounds)
         order = done - 1 - age
         allowed = False
-        for (_, setting), until in zip(
-            self._settings, [*(start for start, _ in self._settings[1:]), done], strict=True
-        ):
+        ends = [*(start for start, _ in self._settings[1:]), done]
+        for (_, setting), until in zip(self._settings, ends, strict=False):
             # At the end of this session the round was so many rounds old; before its own session there was none.
             allowed = allowed or (until > order and not setting.keeps(until - 1 - order))
         if not kept and allowed:
