@@ -17,6 +17,13 @@ from privacy.errors import HostileInputError, MisuseError
 
 MAX_MEMBERS = 1024
 _LABEL = "secfed-roster/1"
+_FIELD = 2**255 - 19
+_EIGHTH = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+# The y coordinates of the eight points whose order divides 8 (RFC 8032, section 5.1: the cofactor is 8), and the two of
+# them that fit into 255 bits unreduced as well. The sign bit is left out: x and -x have the same order.
+_SMALL_ORDER = frozenset(
+    y.to_bytes(32, "little") for y in (0, 1, _FIELD - 1, _FIELD, _FIELD + 1, _EIGHTH, _FIELD - _EIGHTH)
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
@@ -48,8 +55,8 @@ class Roster:
             raise MisuseError(f"members must be sorted by name, each name once, got {names}")
         if not 2 <= len(names) <= MAX_MEMBERS:
             raise MisuseError(f"a roster has 2 to {MAX_MEMBERS} members, got {len(names)}")
-        if any(len(member.public_key) != 32 for member in self.members):
-            raise MisuseError("every public key must have 32 bytes")
+        for member in self.members:
+            require_public_key(member.public_key, owner=member.name)
         if len({member.public_key for member in self.members}) != len(names):
             raise MisuseError("two members have the same public key: one site must not count twice")
 
@@ -93,6 +100,18 @@ class Roster:
         return self.members[self.index(name) - 1].public_key
 
 
+def require_public_key(key: bytes, *, owner: str) -> None:
+    """An Ed25519 public key under which not everybody can sign.
+
+    Raises:
+        MisuseError: not 32 bytes, or a point of small order, for which signatures exist that need no private key.
+    """
+    if len(key) != 32:
+        raise MisuseError(f"the public key of {owner} has {len(key)} bytes, an Ed25519 key has 32")
+    if key[:31] + bytes([key[31] & 0x7F]) in _SMALL_ORDER:
+        raise MisuseError(f"the public key of {owner} is a point of small order: anybody could sign for it")
+
+
 def generate_consortium_key() -> Ed25519PrivateKey:
     """A consortium's signing key; its `public_key().public_bytes_raw()` is the anchor that all sites receive."""
     return Ed25519PrivateKey.generate()
@@ -116,9 +135,11 @@ def verify_roster(data: bytes, *, anchor: bytes, now: int) -> Roster:
         case _:
             raise HostileInputError("a signed roster is an array of payload and signature")
     try:
+        require_public_key(anchor, owner="the anchor")
         Ed25519PublicKey.from_public_bytes(anchor).verify(signature, payload)
     except (InvalidSignature, ValueError) as error:
-        raise HostileInputError("the roster is not signed by the consortium's key") from error
+        because = f": {error}" if isinstance(error, MisuseError) else ""
+        raise HostileInputError(f"the roster is not signed by the consortium's key{because}") from error
     match from_cbor(payload):
         case [str(label), str(consortium), int(version), int(expires), list(rows)] if label == _LABEL:
             pass
