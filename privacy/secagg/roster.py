@@ -107,7 +107,7 @@ def require_public_key(key: bytes, *, owner: str) -> None:
         MisuseError: not 32 bytes, or a point of small order, for which signatures exist that need no private key.
     """
     if len(key) != 32:
-        raise MisuseError(f"the public key of {owner} has {len(key)} bytes, an Ed25519 key has 32")
+        raise MisuseError(f"the public key of {owner} has {len(key)} bytes; an Ed25519 key has 32 bytes")
     if key[:31] + bytes([key[31] & 0x7F]) in _SMALL_ORDER:
         raise MisuseError(f"the public key of {owner} is a point of small order: anybody could sign for it")
 
