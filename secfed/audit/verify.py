@@ -235,7 +235,7 @@ class _Audit:
 def _with_transcript(run: Path) -> list[Path]:
     if not run.is_dir():
         raise RunFolderError(f"{run}: no such folder; give a run folder or an aggregator's folder")
-    folders = [folder for folder in [run, *sorted(run.glob("jobs/*/aggregator"))] if (folder / TRANSCRIPT).is_dir()]
+    folders = [folder for folder in [run, *sorted(run.glob("jobs/*/aggregator"))] if _has_transcript(folder)]
     if folders:
         return folders
     without = _without_transcript(run)
@@ -247,11 +247,16 @@ def _with_transcript(run: Path) -> list[Path]:
     )
 
 
+def _has_transcript(folder: Path) -> bool:
+    """Whether there is at least one entry: an aggregator makes the folder before its first session."""
+    return TranscriptFolder(folder / TRANSCRIPT).count > 0
+
+
 def _without_transcript(run: Path) -> dict[str, str]:
     """Jobs without a transcript, and why."""
     without = {}
     for folder in [run, *sorted(run.glob("jobs/*/aggregator"))]:
-        if (folder / TRANSCRIPT).is_dir() or not (folder / PLAN).is_file():
+        if _has_transcript(folder) or not (folder / PLAN).is_file():
             continue
         job = folder.parent.name if folder != run else folder.name
         if not (folder / CHECKPOINTS).is_dir():
