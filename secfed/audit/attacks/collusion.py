@@ -1,0 +1,63 @@
+"""Sites that collude with the aggregator: fewer than t learn nothing, t learn everything.
+
+This is the limit of secret sharing, and no implementation can do better: the second attack succeeds on every target.
+"""
+
+from secfed.audit.consortium import Consortium
+from secfed.audit.finding import RECOVERED, Finding, on_figure, protocol_attack, recovered
+from secfed.audit.plain import reads_the_update
+from secfed.audit.rogue_round import RogueRound
+from secfed.audit.target import Target
+
+_SITES, _THRESHOLD = 7, 5
+
+
+def collusion_below_the_threshold(target: Target, seed: int) -> Finding:
+    """Four of seven sites hand over all that they hold, in a round that is opened by the rules."""
+    return _collude(target, seed, colluding=_THRESHOLD - 1)
+
+
+def collusion_of_the_threshold(target: Target, seed: int) -> Finding:
+    """Five of seven sites hand over all that they hold."""
+    return _collude(target, seed, colluding=_THRESHOLD)
+
+
+def _collude(target: Target, seed: int, *, colluding: int) -> Finding:
+    world = Consortium(target, count=_SITES, seed=seed)
+    control = world.control()
+    colluders, honest = world.names[:colluding], world.names[colluding:]
+    victim = honest[seed % len(honest)]
+    round_ = RogueRound(world, number=2, colluders=colluders)
+    round_.deal()
+    round_.upload()
+    agreements = [round_.agree(name, world.names) for name in world.names]
+    for name in honest:
+        round_.unmask(name, agreements)
+    fraction = recovered(round_.guess(victim), world.vectors[victim])
+    seeds, wraps = round_.shares_known(victim)
+    return Finding(
+        control=control,
+        outcome=f"{colluding} of {_SITES} sites and the aggregator hold {seeds} shares of {victim}'s self seed and "
+        f"{wraps} of its wrap key, t = {_THRESHOLD}",
+        figure=fraction,
+        unit=RECOVERED,
+        verdict=on_figure(fraction, above=0.01),
+    )
+
+
+ATTACKS = (
+    protocol_attack(
+        name="collusion-below-t",
+        threat="t - 1 sites hand over all that they hold",
+        defence="t shares are needed for either kind of secret",
+        masked=collusion_below_the_threshold,
+        plain=reads_the_update,
+    ),
+    protocol_attack(
+        name="collusion-of-t-sites",
+        threat="t sites hand over all that they hold",
+        defence="none: t sites can open everything, by design",
+        masked=collusion_of_the_threshold,
+        plain=reads_the_update,
+    ),
+)
