@@ -1,4 +1,4 @@
-"""What a person reads after `secfed audit attack`: one table, then what the verdicts mean.
+"""What a person reads after `secfed audit attack`: one line per attack, then what the verdicts mean.
 
 Reads rows; decides nothing.
 """
@@ -7,55 +7,73 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from secfed.audit.rows import AttackRow, Verdict
+from secfed.audit.rows import Attack, AttackRow, Verdict
 
 _STYLES: dict[Verdict, str] = {"refused": "green", "succeeded": "bold red", "not applicable": "dim"}
 
 
-def print_attacks(rows: Sequence[AttackRow], deviations: Sequence[str], console: Console, *, seconds: float) -> None:
-    """The table, the counts per mode, and every verdict that is not the expected one."""
-    table = Table(title="Attacks", show_lines=True)
+def print_attacks(
+    rows: Sequence[AttackRow], attacks: Sequence[Attack], deviations: Sequence[str], console: Console, *, seconds: float
+) -> None:
+    """The table, the counts per mode, the limits, and every verdict that is not the expected one."""
+    modes = list(dict.fromkeys(row.mode for row in rows))
+    found = {(row.attack, row.mode): row for row in rows}
+    table = Table(title="Attacks: verdict and figure")
     table.add_column("attack", no_wrap=True)
-    table.add_column("mode", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("figure", justify="right", no_wrap=True)
-    table.add_column("what it counts")
-    table.add_column("what came of it, and the honest control", style="dim", ratio=1)
-    for row in rows:
-        table.add_row(
-            row.attack,
-            row.mode,
-            Text(row.verdict, style=_STYLES[row.verdict]),
-            "" if row.figure is None else f"{row.figure:.3g}",
-            Text(row.unit),
-            Text(f"{row.outcome}\nControl: {row.control}"),
-        )
+    for mode in modes:
+        table.add_column(mode, no_wrap=True)
+    table.add_column("what is tried", ratio=1)
+    for attack in attacks:
+        table.add_row(attack.name, *(_cell(found.get((attack.name, mode))) for mode in modes), attack.threat)
     console.print(table)
-    for mode in dict.fromkeys(row.mode for row in rows):
+    for mode in modes:
         counts = Counter(row.verdict for row in rows if row.mode == mode)
-        console.print(
-            f"[bold]{mode}[/]: {counts['refused']} refused, {counts['succeeded']} succeeded, "
-            f"{counts['not applicable']} not applicable",
-            highlight=False,
-        )
-    limits = [row.attack for row in rows if row.mode == "masked" and row.verdict == "succeeded"]
-    if limits:
-        _say(
-            "An attack that succeeded on masked is a limit of masking, or a rule that sites have to switch on; "
-            f"SECURITY.md says what to do about each: {', '.join(limits)}.",
-            console,
-        )
-    if any(row.mode == "plain" and row.verdict == "succeeded" for row in rows):
-        _say("On plain they succeed because the aggregator reads every update: plain is for comparison only.", console)
+        numbers = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _STYLES)
+        console.print(Text(f"{mode}: ", style="bold").append(numbers, style="default"))
+    _print_limits(rows, attacks, console)
+    if "plain" in modes:
+        _say("On plain, whoever runs the aggregator reads every update: that mode is for comparison only.", console)
     for sentence in deviations:
         console.print(Text(f"DEVIATION  {sentence}", style="bold red"), soft_wrap=True)
-    if deviations:
-        _say(f"{len(deviations)} verdicts are not the expected ones, in {seconds:.1f} s.", console)
-    else:
-        _say(f"Every verdict is the expected one, in {seconds:.1f} s.", console)
+    verdicts = f"{len(deviations)} of {len(rows)} verdicts are NOT" if deviations else f"All {len(rows)} verdicts are"
+    _say(f"{verdicts} what this version claims; {seconds:.1f} s. Figures, controls and reasons: --json.", console)
+
+
+def print_details(rows: Sequence[AttackRow], console: Console) -> None:
+    """Every row in full."""
+    for row in rows:
+        console.print(Text(f"\n{row.attack}, {row.mode}: ", style="bold").append(row.verdict, _STYLES[row.verdict]))
+        if row.figure is not None:
+            _say(f"  {row.figure:.4g}  {row.unit}", console)
+        _say(f"  attack   {row.outcome}", console)
+        _say(f"  control  {row.control}", console)
+
+
+def _print_limits(rows: Sequence[AttackRow], attacks: Sequence[Attack], console: Console) -> None:
+    defences = {attack.name: attack.defence for attack in attacks}
+    limits = [row for row in rows if row.mode == "masked" and row.verdict == "succeeded"]
+    if limits:
+        console.print(Text("Limits of masked: what succeeds, and what there is against it", style="bold"))
+    for row in limits:
+        console.print(Padding(Text(f"{row.attack}: {defences[row.attack]}"), (0, 0, 0, 2)))
+
+
+def _cell(row: AttackRow | None) -> Text:
+    if row is None:
+        return Text("")
+    text = Text(row.verdict, style=_STYLES[row.verdict])
+    if row.figure is None:
+        return text
+    label = " p = " if "p-value" in row.unit else " "
+    return text.append(f"{label}{_short(row.figure)}", style="default")
+
+
+def _short(figure: float) -> str:
+    return f"{figure:.2g}" if abs(figure) < 1000 else f"{figure:.1e}"
 
 
 def _say(sentence: str, console: Console) -> None:

@@ -15,8 +15,8 @@ _MASKED_ONLY: Mapping[Mode, Verdict] = {"plain": "not applicable", "masked": "re
 
 EXPECTED: Mapping[str, Mapping[Mode, Verdict]] = {
     "both-lists": _READ,
-    "two-survivor-sets": _READ,
-    "two-survivor-sets-beyond-the-bound": _OPEN,
+    "two-sets": _READ,
+    "two-sets-beyond-the-bound": _OPEN,
     "smaller-sum": _READ,
     "collusion-below-t": _READ,
     "collusion-of-t-sites": _OPEN,

@@ -29,7 +29,7 @@ BY_NAME = {attack.name: attack for attack in PROTOCOL}
 # Every attack that is refused, a flaw on which it succeeds, and the figure it has there at least (p-values: at most).
 SUCCEEDS_ON = {
     "both-lists": (survivor_lists.both_lists, flawed.FORGETFUL, 1.0),
-    "two-survivor-sets": (survivor_lists.two_survivor_sets, flawed.FORGETFUL, 1.0),
+    "two-sets": (survivor_lists.two_survivor_sets, flawed.FORGETFUL, 1.0),
     "smaller-sum": (survivor_lists.smaller_sum, flawed.NO_CONSISTENCY, 1.0),
     "collusion-below-t": (collusion.collusion_below_the_threshold, flawed.LOW_DEGREE, 1.0),
     "key-substitution": (key_substitution.substituted_advertisements, flawed.TRUSTING, 1.0),
@@ -60,7 +60,7 @@ SUCCEEDS_ON = {
 
 # These succeed on this project's own masked mode: limits that SECURITY.md states.
 LIMITS = {
-    "two-survivor-sets-beyond-the-bound": 1.0,
+    "two-sets-beyond-the-bound": 1.0,
     "collusion-of-t-sites": 1.0,
     "differencing-changed-model": 0.9,
     "differencing-many-sums": 0.9,

@@ -56,7 +56,7 @@ ATTACKS = (
     protocol_attack(
         name="collusion-of-t-sites",
         threat="t sites hand over all that they hold",
-        defence="none: t sites can open everything, by design",
+        defence="none: any t sites can open everything, by design; a site can insist on a higher t (min_threshold)",
         masked=collusion_of_the_threshold,
         plain=reads_the_update,
     ),

@@ -212,7 +212,7 @@ ATTACKS = (
     protocol_attack(
         name="false-update",
         threat="a site uploads a poisoned or meaningless update",
-        defence="none: masks hide it, and no proof of its range is asked for",
+        defence="none: masks hide it, and nothing proves its range; only a site's own software bounds its update",
         masked=false_update,
         plain=false_update_in_plain,
     ),

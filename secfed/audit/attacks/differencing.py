@@ -131,8 +131,6 @@ def _correlation(guess: npt.NDArray[np.float64], truth: npt.NDArray[np.float64])
     return float(np.corrcoef(guess, truth)[0, 1])
 
 
-_CHANGE_RULE = "the floor min_cohort_change between the survivors of any two sums"
-
 ATTACKS = (
     protocol_attack(
         name="differencing-same-model",
@@ -144,21 +142,21 @@ ATTACKS = (
     protocol_attack(
         name="differencing-changed-model",
         threat="a sum over the next model leaves one site out; sites set no floor on change",
-        defence="none at min_cohort_change = 1: the difference is the site's update, up to what moved",
+        defence="none at min_cohort_change = 1: the difference is the update, up to what moved; raise it, or add noise",
         masked=changed_model,
         plain=reads_the_update,
     ),
     protocol_attack(
         name="differencing-cohort-change",
         threat="a sum over the next model leaves one site out; sites set min_cohort_change = 3",
-        defence=_CHANGE_RULE,
+        defence="the floor min_cohort_change between the survivors of any two sums",
         masked=changed_model_with_a_floor,
         plain=reads_the_update,
     ),
     protocol_attack(
         name="differencing-many-sums",
         threat="eight sums that differ pairwise by three sites or more are combined",
-        defence=f"none: {_CHANGE_RULE} does not bound what many sums say together",
+        defence="none: min_cohort_change bounds pairs of sums, not what many say together; differential privacy does",
         masked=many_sums,
         plain=reads_the_update,
     ),
