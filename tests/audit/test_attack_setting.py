@@ -10,9 +10,9 @@ import torch
 import clients.participant
 from clients.loss import losses_per_image
 from secfed.audit.attacks import gradient_inversion, imprint_layers, membership, trap_weights
-from secfed.audit.attacks.inversion import Search, invert, psnr_db, ssim
-from secfed.audit.attacks.slices import slices, slices_by_organ
-from secfed.audit.attacks.small_run import ONE_STEP, SitesRefused, one_thread, run_small
+from secfed.audit.inversion import Search, invert, psnr_db, ssim
+from secfed.audit.slices import slices, slices_by_organ
+from secfed.audit.small_run import ONE_STEP, SitesRefused, one_thread, run_small
 from secfed.data.cases import ABDOMEN
 
 
@@ -141,7 +141,8 @@ def test_ssim_is_that_of_monai():
 
 
 def test_every_attack_has_a_name_of_its_own_and_says_what_it_threatens():
-    attacks = (*gradient_inversion.ATTACKS, membership.ATTACK, trap_weights.ATTACK, imprint_layers.ATTACK)
+    modules = (gradient_inversion, membership, trap_weights, imprint_layers)
+    attacks = [attack for module in modules for attack in module.ATTACKS]
     assert len({attack.name for attack in attacks}) == len(attacks) == 5
     assert all(attack.threat and attack.defence for attack in attacks)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from secfed.audit.attacks.gradient_inversion import ATTACKS, SUCCESS_DB, attack_one_upload, attack_sum
-from secfed.audit.attacks.inversion import Search
+from secfed.audit.inversion import Search
 
 ONE_UPLOAD, SUM = ATTACKS
 

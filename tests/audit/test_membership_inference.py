@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from secfed.audit.attacks.membership import ATTACK, attack, auc, auc_interval
+from secfed.audit.attacks.membership import ATTACKS, attack, auc, auc_interval
 
 
 @pytest.mark.slow
 def test_membership_of_an_overfitted_model_is_found_under_masks_too():
-    row = ATTACK.run("masked", 0)
+    row = ATTACKS[0].run("masked", 0)
     assert row.verdict == "succeeded"
     assert row.figure > 0.9
     assert "is the plain one bit for bit" in row.outcome

@@ -5,10 +5,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from secfed.audit.attacks.inversion import Search
-from secfed.audit.attacks.slices import slices_by_organ
-from secfed.audit.attacks.small_run import ONE_STEP, run_small
-from secfed.audit.attacks.trap_weights import ATTACK, SUCCESS_DB, _behind_last_layer, attack, trap
+from secfed.audit.attacks.trap_weights import ATTACKS, SUCCESS_DB, _behind_last_layer, attack, trap
+from secfed.audit.inversion import Search
+from secfed.audit.slices import slices_by_organ
+from secfed.audit.small_run import ONE_STEP, run_small
 
 
 def cohort(seed, sites):
@@ -50,7 +50,7 @@ def test_trap_weights_open_one_site_in_a_plain_upload():
 
 @pytest.mark.slow
 def test_trap_weights_open_one_site_in_the_masked_sum_of_ten():
-    row = ATTACK.run("masked", 0)
+    row = ATTACKS[0].run("masked", 0)
     assert row.verdict == "succeeded"
     assert row.figure > 3 * SUCCESS_DB
     assert "cosine 1.0000" in row.outcome

@@ -1,1 +1,1 @@
-"""The attacks themselves: one module each, which exports `ATTACK` or `ATTACKS`; whoever attacks is the aggregator."""
+"""The attacks themselves: one module for each idea, which exports its `ATTACKS`."""

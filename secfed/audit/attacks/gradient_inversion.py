@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from privacy.secagg.masks import apply_masks
 from privacy.streams import derive_key
-from secfed.audit.attacks.inversion import Images, Search, invert, psnr_db, ssim
-from secfed.audit.attacks.slices import Slice, slices
-from secfed.audit.attacks.small_run import ONE_STEP, SmallRun, one_thread, run_small
+from secfed.audit.inversion import Images, Search, invert, psnr_db, ssim
 from secfed.audit.rows import Attack, AttackRow, Mode
+from secfed.audit.slices import Slice, slices
+from secfed.audit.small_run import ONE_STEP, SmallRun, one_thread, run_small
 
 SUCCESS_DB = 3.0
 """A gain over the control from which on the attack has worked: half the squared error."""
@@ -129,8 +129,8 @@ def _sentence(scores: tuple[float, float]) -> str:
     return f"PSNR {scores[0]:.1f} dB, SSIM {scores[1]:.2f}"
 
 
-ONE_UPLOAD = "gradient inversion of one upload"
-SUM = "gradient inversion of the sum"
+ONE_UPLOAD = "gradient-inversion"
+SUM = "gradient-inversion-of-the-sum"
 
 ATTACKS = (
     Attack(

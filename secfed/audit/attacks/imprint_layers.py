@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from secfed.audit.attacks.inversion import Images, psnr_db
-from secfed.audit.attacks.slices import slices
-from secfed.audit.attacks.small_run import ONE_STEP, SitesRefused, SmallRun, run_small
+from secfed.audit.inversion import Images, psnr_db
 from secfed.audit.rows import Attack, AttackRow, Mode
+from secfed.audit.slices import slices
+from secfed.audit.small_run import ONE_STEP, SitesRefused, SmallRun, run_small
 from secfed.config import TrainingPlan
 from secfed.data.cases import LABEL_MAPS
 
 if TYPE_CHECKING:
     from torch import nn
+
+NAME = "imprint-layer"
 
 SUCCESS_DB = 3.0
 
@@ -67,7 +69,7 @@ def attack(mode: Mode, seed: int, *, sites: int = 4) -> AttackRow:
     gain = round(reached - control, 2)
     works = gain >= SUCCESS_DB
     return AttackRow(
-        attack=ATTACK.name,
+        attack=NAME,
         mode=mode,
         control=(
             f"the honest layout was accepted by {len(honest.uploads)} of {sites} sites; a blank guess has PSNR "
@@ -126,9 +128,11 @@ def read(gradient: npt.NDArray[np.float64], run: SmallRun) -> Iterator[Images]:
             yield (weight / bias).reshape(run.plan.training.patch_size)
 
 
-ATTACK = Attack(
-    name="imprint layer",
-    threat="a malicious aggregator offers a model with a layer that copies images into the update, or into the sum",
-    defence="a site accepts only the layout that its own code builds for the plan",
-    run=attack,
+ATTACKS = (
+    Attack(
+        name=NAME,
+        threat="a malicious aggregator offers a model with a layer that copies images into the update, or into the sum",
+        defence="a site accepts only the layout that its own code builds for the plan",
+        run=attack,
+    ),
 )

@@ -18,14 +18,16 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from secfed.audit.attacks.slices import COLUMNS, ROWS, Slice, slices
-from secfed.audit.attacks.small_run import SmallRun, one_thread, run_small
 from secfed.audit.rows import Attack, AttackRow, Mode
+from secfed.audit.slices import COLUMNS, ROWS, Slice, slices
+from secfed.audit.small_run import SmallRun, one_thread, run_small
 
 if TYPE_CHECKING:
     from torch import nn
 
 Scores = npt.NDArray[np.float64]
+
+NAME = "membership-inference"
 
 _SITES = 4
 _FALSE_POSITIVE_RATE = 0.05
@@ -66,7 +68,7 @@ def attack(
     works = low > 0.5 and found > control
     caught = float((members > np.quantile(others, 1 - _FALSE_POSITIVE_RATE)).mean())
     return AttackRow(
-        attack=ATTACK.name,
+        attack=NAME,
         mode=mode,
         control=f"strangers against strangers: AUC {control:.2f}",
         outcome=(
@@ -131,9 +133,11 @@ def _losses(run: SmallRun, patients: list[Slice]) -> Scores:
     return np.maximum(values, 1e-12)
 
 
-ATTACK = Attack(
-    name="membership inference",
-    threat="whoever gets the model tells which patients it was trained on",
-    defence="none by masks, which leave the model as it is: differential privacy; more training patients",
-    run=attack,
+ATTACKS = (
+    Attack(
+        name=NAME,
+        threat="whoever gets the model tells which patients it was trained on",
+        defence="none by masks, which leave the model as it is: differential privacy; more training patients",
+        run=attack,
+    ),
 )

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from secfed.audit.attacks.inversion import Search, invert, psnr_db
-from secfed.audit.attacks.slices import Slice, slices_by_organ
-from secfed.audit.attacks.small_run import ONE_STEP, SmallRun, one_thread, run_small
+from secfed.audit.inversion import Search, invert, psnr_db
 from secfed.audit.rows import Attack, AttackRow, Mode
+from secfed.audit.slices import Slice, slices_by_organ
+from secfed.audit.small_run import ONE_STEP, SmallRun, one_thread, run_small
 from secfed.data.cases import ABDOMEN
 from secfed.parameters import FloatVector
 
 if TYPE_CHECKING:
     from torch import nn
+
+NAME = "trap-weights"
 
 SUCCESS_DB = 3.0
 """As for gradient inversion: half the squared error of the control."""
@@ -61,7 +63,7 @@ def attack(mode: Mode, seed: int, *, sites: int = 10, victims: int = 2, search: 
         else (f"the unmasked sum over {sites} sites", "the same sum under honest weights")
     )
     return AttackRow(
-        attack=ATTACK.name,
+        attack=NAME,
         mode=mode,
         control=(
             f"{compared}: PSNR {control:.1f} dB around the {_ORGAN}; under honest weights the sum over {sites} sites "
@@ -171,9 +173,11 @@ def _around(organ: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
     )
 
 
-ATTACK = Attack(
-    name="trap weights",
-    threat="a malicious aggregator sends weights under which the sum over all sites is one site's gradient",
-    defence="none by masks or by the check of the architecture: differential privacy",
-    run=attack,
+ATTACKS = (
+    Attack(
+        name=NAME,
+        threat="a malicious aggregator sends weights under which the sum over all sites is one site's gradient",
+        defence="none by masks or by the check of the architecture: differential privacy",
+        run=attack,
+    ),
 )

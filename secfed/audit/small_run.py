@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.fixed_point import VectorFormat, decode_sum
-from secfed.audit.attacks.slices import SPACING_MM, Slice, write_data_set
 from secfed.audit.rows import Mode
+from secfed.audit.slices import SPACING_MM, Slice, write_data_set
 from secfed.config import TrainingPlan, parse_run_config
 from secfed.data.cases import LABEL_MAPS
 from secfed.data.preprocessing import PreparedCase
