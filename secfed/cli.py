@@ -251,9 +251,9 @@ def audit_attack(
     """Attack the aggregation modes of this installation, and say for each attack what came of it, as a number.
 
     Every attack runs against the real software with an honest control beside it. "succeeded" on masked is a limit of
-    masking that SECURITY.md names; on plain the aggregator reads every update. --only and --json show every figure and
-    reason. Exit code 0: every verdict is the one that this version claims. 1: at least one is not. 2: an unknown name
-    or mode.
+    masking that SECURITY.md names; on plain the aggregator reads every update. Attacks on the protocol take ten seconds
+    together, those on learning two minutes. --only and --json show every figure and reason. Exit code 0: every verdict
+    is the one that this version claims. 1: at least one is not. 2: an unknown name or mode.
 
     Example: secfed audit attack --mode masked --only both-lists --only key-substitution
     """

@@ -47,6 +47,11 @@ EXPECTED: Mapping[str, Mapping[Mode, Verdict]] = {
     "false-update": _OPEN,
     "forged-evidence": _READ,
     "published-aggregate": _READ,
+    "gradient-inversion": _READ,
+    "gradient-inversion-of-the-sum": _OPEN,
+    "imprint-layer": _CLOSED,
+    "trap-weights": _OPEN,
+    "membership-inference": _OPEN,
 }
 
 
