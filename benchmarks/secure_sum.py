@@ -3,7 +3,7 @@
 Both sides do a whole round of all parties in series: ours from the clients' real vectors through fixed point, masks,
 hashes and signatures to the decoded sum, key agreement included; Flower's through its shipped client mod and server
 workflow (benchmarks.flower_secagg). Absolute times on a shared machine say little, so what counts is the ratio within
-one run. `--quick` measures the comparison once instead of several times, and growth over a smaller range.
+one run. `--quick` repeats the comparison less often and measures growth over a smaller range.
 
     python -m benchmarks.secure_sum --json bench/secure_sum.json --figure bench/secure_sum.html
 """
@@ -58,7 +58,7 @@ FULL = Plan(
     memory=((20, LENGTH), (100, LENGTH)),
 )
 QUICK = Plan(
-    repeats=1,
+    repeats=3,
     cohort_length=1_000_000,
     scaling_cohorts=(10, 20, 40),
     scaling_lengths=(100_000, 1_000_000, 10_000_000),
