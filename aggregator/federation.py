@@ -30,7 +30,7 @@ from privacy.secagg.transcript import Retention
 from secfed.config import TrainingPlan
 from secfed.errors import RoundAborted
 from secfed.parameters import model_digest
-from secfed.protected_vector import unpack_sum, vector_format
+from secfed.protected_vector import CohortAverage, unpack_sum, vector_format
 from secfed.server_optimizer import ServerState, step
 
 ATTEMPTS_PER_SESSION = 3
@@ -91,7 +91,7 @@ class Federation:
                     last=server_round == self.plan.federation.rounds,
                 )
                 found = session.summation.sum_round(task, costs, seen=self._see(server_round))
-                average = unpack_sum(decode_sum(found.total, vector_format=self.slots), slots=self.slots)
+                average = self._decode(found, server_round=server_round)
             except (HostileInputError, ValueError) as error:
                 reasons.append(str(error))
                 if session is None or attempt % ATTEMPTS_PER_SESSION == ATTEMPTS_PER_SESSION - 1:
@@ -112,6 +112,15 @@ class Federation:
             f"round {server_round} failed {len(reasons)} times, last: {reasons[-1]}. Nothing was unmasked; "
             "the run can go on with --resume once enough sites answer"
         )
+
+    def _decode(self, found: RoundSum, *, server_round: int) -> CohortAverage:
+        """The mean of a round; a sum that was opened stands in the transcript even where it makes no sense."""
+        try:
+            return unpack_sum(decode_sum(found.total, vector_format=self.slots), slots=self.slots)
+        except ValueError as error:
+            if self.record is not None and found.messages is not None:
+                self.record.transcript.abort_round(found.messages, server_round=server_round, reason=str(error))
+            raise
 
     def _open(self, costs: Costs) -> _Open:
         minimum = self.plan.federation.min_cohort
@@ -145,7 +154,7 @@ class Federation:
             roster=roster,
             signed_roster=self.folder.signed_roster(),
             misconduct=Misconduct(folder / EVIDENCE, roster=roster),
-            half_opened=HalfOpened(folder / HALF_OPENED),
+            half_opened=HalfOpened(folder / HALF_OPENED, durable=self.folder.durable),
             transcript=Transcript(
                 folder / TRANSCRIPT,
                 retention=Retention(self.plan.protection.kept_rounds),

@@ -11,18 +11,23 @@ from pathlib import Path
 
 
 class HalfOpened:
-    """At most one model and its survivors, in a file that outlives the aggregator's process."""
+    """At most one model and its survivors, in a file that outlives the aggregator's process.
 
-    def __init__(self, path: Path) -> None:
+    With `durable` it outlives a power cut too.
+    """
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
         self.path = path
+        self.durable = durable
 
     def note(self, *, model_hash: bytes, survivors: tuple[str, ...]) -> None:
         """From now on only these survivors can be summed over this model."""
         temporary = self.path.with_name(f".{self.path.name}")
         with temporary.open("w", encoding="utf-8") as file:
             json.dump({"model": model_hash.hex(), "survivors": survivors}, file)
-            file.flush()
-            os.fsync(file.fileno())
+            if self.durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(self.path)
 
     def survivors_over(self, model_hash: bytes) -> frozenset[str] | None:

@@ -168,7 +168,7 @@ class MaskedSummation(Session):
                 )
             started = time.perf_counter()
             sender = round_.add_upload(reply.payload, reply.vector)
-            self.transcript.keep_upload(sender, reply.vector)
+            self.transcript.keep_upload(sender, reply.vector, leaves=round_.upload_leaves[sender])
             costs.protection_seconds += time.perf_counter() - started
             seen(sender, reply.vector)
 

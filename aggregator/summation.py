@@ -16,7 +16,7 @@ import numpy.typing as npt
 from aggregator.admission import Exchange, SiteChannel
 from privacy.errors import HostileInputError, TooFewSurvivorsError
 from privacy.fixed_point import VectorFormat
-from privacy.secagg.server_round import RoundMessages
+from privacy.secagg.transcript import RoundMessages
 from secfed.config import TrainingPlan
 from secfed.messages import Binding, Reply, Request, Stage
 from secfed.parameters import ParameterLayout

@@ -19,7 +19,6 @@ from pathlib import Path
 from privacy.errors import HostileInputError, MisuseError
 from privacy.merkle import leaf_digests, merkle_root
 from privacy.secagg.messages import KeyAdvertisement, KeyConfirmation, KeyEncapsulation
-from privacy.secagg.server_round import RoundMessages
 from privacy.secagg.transcript import (
     ENTRIES,
     HEAD,
@@ -30,6 +29,7 @@ from privacy.secagg.transcript import (
     Content,
     Retention,
     RoundEntry,
+    RoundMessages,
     SessionEntry,
     decode_entry,
     decode_head,
@@ -37,7 +37,6 @@ from privacy.secagg.transcript import (
     encode_head,
     entry_name,
 )
-from privacy.secagg.transcript import RoundMessages as RecordedMessages
 from privacy.streams import SUITE, Words, little_endian_bytes
 from secfed.errors import RunFolderError
 
@@ -101,11 +100,14 @@ class Transcript:
             )
         )
 
-    def keep_upload(self, site: str, words: Words) -> None:
-        """Keep one upload of the open round, uint32 of shape (vector_length,), once it was added to the sum."""
+    def keep_upload(self, site: str, words: Words, *, leaves: tuple[bytes, ...]) -> None:
+        """Keep one upload of the open round, uint32 of shape (vector_length,), once it was added to the sum.
+
+        `leaves` are its Merkle leaves (privacy.merkle).
+        """
         if self.retention.rounds == 0:
             return
-        self._leaves[site] = leaf_digests(words)
+        self._leaves[site] = leaves
         self._write_vector(site, words)
 
     def note_open(self, messages: RoundMessages, *, server_round: int) -> None:
@@ -125,7 +127,7 @@ class Transcript:
             raise MisuseError(f"{len(messages.headers)} uploads are in the sum, but {len(self._leaves)} were kept")
         leaves = leaf_digests(total)
         entry = RoundEntry(
-            messages=RecordedMessages(**vars(messages)),
+            messages=messages,
             server_round=server_round,
             sum_root=merkle_root(leaves),
             sum_leaves=leaves,
@@ -150,9 +152,7 @@ class Transcript:
 
     @staticmethod
     def _aborted(messages: RoundMessages, *, server_round: int, reason: str, evidence: bytes) -> AbortEntry:
-        return AbortEntry(
-            messages=RecordedMessages(**vars(messages)), server_round=server_round, reason=reason, evidence=evidence
-        )
+        return AbortEntry(messages=messages, server_round=server_round, reason=reason, evidence=evidence)
 
     def _append(self, content: Content) -> None:
         data, digest = encode_entry(content, number=self._count, previous=self._last)

@@ -1,8 +1,8 @@
 """The server's step on the averaged update: FedAvg, or FedAvg with momentum.
 
 Runs at the aggregator, and wherever its work is checked, on values that every party may know (the decoded mean), in
-float64 with one rounding to float32 at the end, so that equal integer sums give equal models bit for bit. Source: McMahan et al. 2017 (FedAvg); Hsu et al. 2019,
-arXiv 1909.06335 (FedAvgM).
+float64 with one rounding to float32 at the end, so that equal integer sums give equal models bit for bit. Source:
+McMahan et al. 2017 (FedAvg); Hsu et al. 2019, arXiv 1909.06335 (FedAvgM).
 """
 
 from dataclasses import dataclass

@@ -129,17 +129,39 @@ def verify_roster(data: bytes, *, anchor: bytes, now: int) -> Roster:
     Raises:
         HostileInputError: forged, malformed or expired.
     """
-    match from_cbor(data):
-        case [bytes(payload), bytes(signature)]:
-            pass
-        case _:
-            raise HostileInputError("a signed roster is an array of payload and signature")
+    payload, signature = _parts(data)
     try:
         require_public_key(anchor, owner="the anchor")
         Ed25519PublicKey.from_public_bytes(anchor).verify(signature, payload)
     except (InvalidSignature, ValueError) as error:
         because = f": {error}" if isinstance(error, MisuseError) else ""
         raise HostileInputError(f"the roster is not signed by the consortium's key{because}") from error
+    roster = _parse(payload)
+    if now >= roster.expires:
+        raise HostileInputError(
+            f"the roster expired at {roster.expires}, now is {now}: ask the consortium for a newer one"
+        )
+    return roster
+
+
+def parse_unverified_roster(data: bytes) -> Roster:
+    """What a roster claims, its signature NOT checked and its expiry not looked at: for an auditor without an anchor.
+
+    Raises:
+        HostileInputError: malformed.
+    """
+    payload, _ = _parts(data)
+    return _parse(payload)
+
+
+def _parts(data: bytes) -> tuple[bytes, bytes]:
+    match from_cbor(data):
+        case [bytes(payload), bytes(signature)]:
+            return payload, signature
+    raise HostileInputError("a signed roster is an array of payload and signature")
+
+
+def _parse(payload: bytes) -> Roster:
     match from_cbor(payload):
         case [str(label), str(consortium), int(version), int(expires), list(rows)] if label == _LABEL:
             pass
@@ -153,12 +175,9 @@ def verify_roster(data: bytes, *, anchor: bytes, now: int) -> Roster:
             case _:
                 raise HostileInputError("a roster row is an array of name and public key")
     try:
-        roster = Roster(consortium=consortium, version=version, expires=expires, members=tuple(members))
+        return Roster(consortium=consortium, version=version, expires=expires, members=tuple(members))
     except MisuseError as error:
         raise HostileInputError(f"the roster breaks a rule: {error}") from error
-    if now >= expires:
-        raise HostileInputError(f"the roster expired at {expires}, now is {now}: ask the consortium for a newer one")
-    return roster
 
 
 def require_name(name: str) -> str:

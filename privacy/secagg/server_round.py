@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from privacy.errors import HostileInputError, MisuseError, ProvenCheatingError
-from privacy.merkle import vector_root
+from privacy.merkle import leaf_digests, merkle_root
 from privacy.secagg.admission import admit_each, require_enough, require_first
 from privacy.secagg.blame import Evidence, judge
 from privacy.secagg.envelope import NO_PREVIOUS, Admitted, digest_of_set, open_envelope
@@ -24,6 +24,7 @@ from privacy.secagg.messages import Complaint, MaskedInput, ShareMessage, Surviv
 from privacy.secagg.opening import check_reply, open_secrets
 from privacy.secagg.requests import AgreementRequest, RoundAnnouncement, RoundInvitation, UnmaskRequest
 from privacy.secagg.roster import Roster
+from privacy.secagg.transcript import RoundMessages
 from privacy.streams import Words
 
 RoundStage: TypeAlias = Literal["SHARES", "ANNOUNCING", "UPLOADS", "AGREEING", "UNMASKING", "FINISHED"]
@@ -43,25 +44,12 @@ class AggregateSum:
     excluded: Mapping[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundMessages:
-    """Every signed message that a round has accepted so far, by step and in the order of names: for the transcript.
-
-    `announcement` is empty before the round was announced. `evidence` was shown to the clients in R3.
-    """
-
-    invitation: bytes
-    announcement: bytes
-    shares: tuple[bytes, ...]
-    complaints: tuple[bytes, ...]
-    headers: tuple[bytes, ...]
-    evidence: tuple[bytes, ...]
-    agreements: tuple[bytes, ...]
-    replies: tuple[bytes, ...]
-
-
 class SecAggRound:
-    """One round; build it with `SecAggServer.invite` (privacy.secagg.server)."""
+    """One round; build it with `SecAggServer.invite` (privacy.secagg.server).
+
+    `excluded` gives the reason for every refused message by sender, `guilty` names who was found to cheat, and
+    `upload_leaves` holds the Merkle leaves of every upload in the sum.
+    """
 
     def __init__(self, invitation: RoundInvitation, *, roster: Roster, setup_digests: Mapping[str, bytes]) -> None:
         self._invited = invitation
@@ -79,6 +67,7 @@ class SecAggRound:
         self._evidence: tuple[bytes, ...] = ()
         self.excluded: dict[str, str] = {}
         self.guilty: dict[str, str] = {}
+        self.upload_leaves: dict[str, tuple[bytes, ...]] = {}
 
     @property
     def invitation(self) -> bytes:
@@ -197,10 +186,12 @@ class SecAggRound:
                 f"the upload is {masked.dtype} of shape {masked.shape}, announced was uint32 of {self._total.shape}",
                 party=sender,
             )
-        if vector_root(masked) != found.body.root:
+        leaves = leaf_digests(masked)
+        if merkle_root(leaves) != found.body.root:
             raise HostileInputError("the vector is not the one that the header signs", party=sender)
         np.add(self._total, masked, out=self._total)
         self._messages["headers"][sender], self._header_digests[sender] = header, found.digest
+        self.upload_leaves[sender] = leaves
         return sender
 
     def add_complaint(self, message: bytes) -> str:

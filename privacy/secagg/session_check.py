@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from privacy.cbor import from_cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.envelope import NO_PREVIOUS, Admitted, Body, open_envelope
 from privacy.secagg.findings import Findings
 from privacy.secagg.messages import KeyAdvertisement, KeyConfirmation, KeyEncapsulation, session_context
-from privacy.secagg.roster import Member, Roster, verify_roster
+from privacy.secagg.roster import Roster, parse_unverified_roster, verify_roster
 from privacy.secagg.transcript import SessionEntry
 from privacy.streams import SUITE
 
@@ -100,33 +99,12 @@ def _step(
 def _read_roster(data: bytes, notes: Findings, *, anchor: bytes | None) -> Roster:
     if anchor is None:
         notes.add("unchecked", "the roster's signature: no consortium key was given to check it with")
-        return _unverified_roster(data)
+        return parse_unverified_roster(data)
     try:
         # Whether it had expired when the session began depends on a clock that nobody signed.
         roster = verify_roster(data, anchor=anchor, now=0)
     except HostileInputError as error:
         notes.fail(str(error))
-        return _unverified_roster(data)
+        return parse_unverified_roster(data)
     notes.add("proved", "the roster is signed by the consortium's key")
     return roster
-
-
-def _unverified_roster(data: bytes) -> Roster:
-    match from_cbor(data):
-        case [bytes(payload), bytes()]:
-            pass
-        case _:
-            raise HostileInputError("a signed roster is an array of payload and signature")
-    match from_cbor(payload):
-        case [str(), str(consortium), int(version), int(expires), list(rows)]:
-            pass
-        case _:
-            raise HostileInputError("the roster is not in a known format")
-    members = []
-    for row in rows:
-        match row:
-            case [str(name), bytes(public_key)]:
-                members.append(Member(name, public_key))
-            case _:
-                raise HostileInputError("a roster row is an array of name and public key")
-    return Roster(consortium=consortium, version=version, expires=expires, members=tuple(members))

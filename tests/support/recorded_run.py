@@ -123,7 +123,7 @@ class RecordedRun:
                 elif name not in absent:
                     header, masked = client.mask((vectors or self.vector)(name))
                     round_.add_upload(header, masked)
-                    self.transcript.keep_upload(name, masked)
+                    self.transcript.keep_upload(name, masked, leaves=round_.upload_leaves[name])
             request = round_.request_agreement(evidence)
             self.transcript.note_open(round_.messages, server_round=self.completed + 1)
             if stop == "agreeing":

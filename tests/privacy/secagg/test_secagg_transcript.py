@@ -248,7 +248,7 @@ def test_damaged_or_missing_entry_is_not_written_over(make):
 
 def test_upload_that_was_not_kept_is_the_callers_mistake(make):
     run = make()
-    keep, run.transcript.keep_upload = run.transcript.keep_upload, lambda *_: None
+    keep, run.transcript.keep_upload = run.transcript.keep_upload, lambda *_, **__: None
     with pytest.raises(MisuseError, match="4 uploads are in the sum, but 0 were kept"):
         run.play()
     run.transcript.keep_upload = keep
