@@ -1,7 +1,8 @@
 """Gradient inversion: the aggregator rebuilds a site's slice from the update that it received.
 
 The attacker's good case throughout: `small_run.ONE_STEP`, a crop of 16 x 16 pixels at 10 mm, a U-Net of two levels
-with 32 channels, and labels that are known to the attacker. With more steps, larger batches, augmentation and whole
+with 32 channels, and labels that are known to the attacker: a search for image and labels together found no image,
+which says something of that search and nothing of better ones. With more steps, larger batches, augmentation and whole
 slices the reconstruction gets worse; nothing guarantees how much. Every image is compared with the one that the same
 search finds in another site's update of the same kind, so that what the labels and the prior give away is not counted.
 

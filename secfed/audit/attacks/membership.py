@@ -39,9 +39,10 @@ _TABLES: dict[str, Any] = {
         "patch_size": [ROWS, COLUMNS],
         "steps_per_round": 10,
         "optimizer_state": "average",
+        "learning_rate": 8e-3,
         "weight_decay": 0.0,
     },
-    "federation": {"rounds": 8, "weighting": "uniform", "min_cohort": 3},
+    "federation": {"rounds": 5, "weighting": "uniform", "min_cohort": 3},
 }
 
 
