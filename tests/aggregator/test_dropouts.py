@@ -17,9 +17,11 @@ from small_federation import (
 )
 
 import aggregator.app
+import aggregator.federation
 import clients.app
 from aggregator.folder import AggregatorFolder
 from privacy.fixed_point import decode_sum
+from secfed.audit.verify import verify_run
 from secfed.engines.in_process import InProcessGrid
 from secfed.errors import RoundAborted
 from secfed.messages import Stage
@@ -264,3 +266,20 @@ def test_the_sum_of_a_round_is_exactly_the_mean_of_its_survivors(scans, tmp_path
     weight = values[slots.slice_of("weight")][0]
     expected = start.astype(np.float64) + values[slots.slice_of("delta")] / weight
     np.testing.assert_array_equal(last_state(masked).model, expected.astype(np.float32))
+
+
+def test_a_sum_that_makes_no_sense_is_opened_once_more_and_both_stand_in_the_transcript(scans, tmp_path, monkeypatch):
+    honest, calls = aggregator.federation.unpack_sum, []
+
+    def refuse_once(*args, **given):
+        calls.append(args)
+        if len(calls) == 1:
+            raise ValueError("the total weight is zero")
+        return honest(*args, **given)
+
+    monkeypatch.setattr(aggregator.federation, "unpack_sum", refuse_once)
+    job = run(tmp_path, config(scans))
+    assert [entry["failed_attempts"] for entry in journal(job)] == [["the total weight is zero"], []]
+    report = verify_run(job.aggregator_folder)
+    assert report.verified
+    assert "aborted after enough shares had been revealed" in str(report.as_dict())
