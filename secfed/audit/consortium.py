@@ -14,11 +14,12 @@ import numpy.typing as npt
 from privacy.fixed_point import Segment, VectorFormat
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
+from privacy.secagg.differencing import NOTHING_OPENED, OpenedSums
 from privacy.secagg.identity import Identity
 from privacy.secagg.receipt import Receipt
 from privacy.secagg.roster import Member, Roster, generate_consortium_key, sign_roster
 from privacy.secagg.server import AggregateSum
-from privacy.secagg.server_round import RoundMessages
+from privacy.secagg.transcript import RoundMessages
 from privacy.streams import Words
 from secfed.audit.target import Target, rounding_stream
 
@@ -73,15 +74,24 @@ class Consortium:
         if set_up:
             self.set_up()
 
-    def new_client(self, name: str) -> SecAggClient:
-        """A site's client at the start of the session."""
+    def new_client(self, name: str, *, opened: OpenedSums = NOTHING_OPENED) -> SecAggClient:
+        """A site's client at the start of the session, with the record of what the site helped to open before."""
         return self.target.join(
             identity=self.identities[name],
             signed_roster=self.signed_roster,
             anchor=self.anchor,
             session=self.session,
             floors=self.floors,
+            opened=opened,
         )
+
+    def begin_session(self) -> None:
+        """A new session of the same sites, set up."""
+        self.session = secrets.token_bytes(32)
+        self.server = self.target.server(roster=self.roster, session=self.session)
+        carried = {name: self.target.carry(client) for name, client in self.clients.items()}
+        self.clients = {name: self.new_client(name, opened=opened) for name, opened in carried.items()}
+        self.set_up()
 
     def encode(self, values: npt.NDArray[np.float64], *, label: str) -> Words:
         """Integers of an update of shape (length,)."""

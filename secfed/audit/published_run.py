@@ -15,11 +15,11 @@ from privacy.secagg.transcript import (
     SUM,
     Content,
     RoundEntry,
+    RoundMessages,
     SessionEntry,
     encode_entry,
     encode_head,
 )
-from privacy.secagg.transcript import RoundMessages as RecordedMessages
 from privacy.secagg.verifier import TranscriptVerifier
 from privacy.streams import Words, little_endian_bytes
 
@@ -38,11 +38,11 @@ class PublishedRun:
     receipts: tuple[Receipt, ...]
 
     @property
-    def messages(self) -> RecordedMessages:
+    def messages(self) -> RoundMessages:
         """The signed messages of the round."""
         return self.rounds[0].messages
 
-    def with_messages(self, messages: RecordedMessages) -> "PublishedRun":
+    def with_messages(self, messages: RoundMessages) -> "PublishedRun":
         """The same run with other messages."""
         return replace(self, rounds=(replace(self.rounds[0], messages=messages),))
 

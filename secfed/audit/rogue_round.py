@@ -18,9 +18,9 @@ from privacy.secagg.masks import pair_mask, pair_sign, self_mask
 from privacy.secagg.messages import ShareMessage, UnmaskReply
 from privacy.secagg.requests import AgreementRequest, RoundAnnouncement, RoundInvitation, UnmaskRequest
 from privacy.secagg.sealing import open_wrap
-from privacy.secagg.server_round import RoundMessages
 from privacy.secagg.shamir import Recombiner
 from privacy.secagg.threshold import default_threshold
+from privacy.secagg.transcript import RoundMessages
 from privacy.streams import Keystream, Sign, Words, add_streams
 from secfed.audit.consortium import MODEL, PLAN, Consortium, added
 from secfed.audit.finding import Tries

@@ -17,6 +17,7 @@ from privacy.fixed_point import VectorFormat, encode
 from privacy.secagg.blame import Conviction, convict
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
+from privacy.secagg.differencing import OpenedSums
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Roster, verify_roster
 from privacy.secagg.server import SecAggServer
@@ -48,6 +49,10 @@ def _same_floors(floors: ClientFloors) -> ClientFloors:
     return floors
 
 
+def _opened_sums(client: SecAggClient) -> OpenedSums:
+    return client.opened
+
+
 def _system_entropy() -> Entropy:
     return SYSTEM_ENTROPY
 
@@ -66,13 +71,21 @@ class Target:
     server: type[SecAggServer] = SecAggServer
     read_roster: Callable[[bytes, bytes], Roster] = _checked_roster
     floors: Callable[[ClientFloors], ClientFloors] = _same_floors
+    carry: Callable[[SecAggClient], OpenedSums] = _opened_sums
     entropy: Callable[[], Entropy] = _system_entropy
     encode: Encode = encode
     convict: Convict = convict
     audit: Callable[[PublishedRun], tuple[str, ...]] = problems
 
     def join(
-        self, *, identity: Identity, signed_roster: bytes, anchor: bytes, session: bytes, floors: ClientFloors
+        self,
+        *,
+        identity: Identity,
+        signed_roster: bytes,
+        anchor: bytes,
+        session: bytes,
+        floors: ClientFloors,
+        opened: OpenedSums,
     ) -> SecAggClient:
         """A client that joins a session with the roster it is given.
 
@@ -84,6 +97,7 @@ class Target:
             roster=self.read_roster(signed_roster, anchor),
             session=session,
             floors=self.floors(floors),
+            opened=opened,
             entropy=self.entropy(),
         )
 

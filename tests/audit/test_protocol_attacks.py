@@ -47,6 +47,8 @@ SUCCEEDS_ON = {
     "guessed-seed": (weak_generator.guessed_seed, flawed.SHORT_SEED, 1.0),
     "repeated-secrets": (weak_generator.repeated_secrets, flawed.CONSTANT_SECRETS, 3.0),
     "differencing-same-model": (differencing.same_model, flawed.ANY_SECOND_SUM, 1.0),
+    "differencing-hidden-sum": (differencing.hidden_sum, flawed.ANY_SECOND_SUM, 1.0),
+    "differencing-new-session": (differencing.new_session, flawed.FORGETS_SUMS, 1.0),
     "differencing-cohort-change": (differencing.changed_model_with_a_floor, flawed.NO_CHANGE_FLOOR, 0.9),
     "model-inconsistency": (model_inconsistency.model_inconsistency, flawed.MODEL_BLIND, 1.0),
     "wraparound": (wraparound.wraparound, flawed.NO_HEADROOM, 2.0**30),
@@ -62,6 +64,8 @@ SUCCEEDS_ON = {
 LIMITS = {
     "two-sets-beyond-the-bound": 1.0,
     "collusion-of-t-sites": 1.0,
+    "two-sites": 1.0,
+    "restored-backup": 1.0,
     "differencing-changed-model": 0.9,
     "differencing-many-sums": 0.9,
     "false-update": 0.99,
@@ -88,6 +92,8 @@ def test_every_attack_succeeds_where_its_defence_is_missing(name):
     attack, flaw, figure = SUCCEEDS_ON[name]
     found = flaw.attacked_by(attack)
     assert found.verdict == "succeeded"
+    honest_round = "largest error" not in found.control or "largest error 0" in found.control
+    assert honest_round, "a flawed implementation still serves honest sites"
     if "p-value" in found.unit:
         assert found.figure < 1e-12
     else:

@@ -23,6 +23,7 @@ from privacy.secagg import blame, client_round, client_setup, masks, sealing, se
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.dealing import deal_shares
+from privacy.secagg.differencing import NOTHING_OPENED
 from privacy.secagg.envelope import Admitted, digest_of_set, open_envelope
 from privacy.secagg.messages import UnmaskReply
 from privacy.secagg.requests import RoundAnnouncement
@@ -204,6 +205,7 @@ NO_FLOORS = Flaw("has no floors", with_floors(lambda floors: NoFloors(min_cohort
 ANY_SECOND_SUM = Flaw(
     "opens any sum over a model", with_floors(lambda floors: dataclasses.replace(floors, second_sum="any"))
 )
+FORGETS_SUMS = Flaw("forgets sums of earlier sessions", Target(carry=lambda client: NOTHING_OPENED))
 NO_CHANGE_FLOOR = Flaw(
     "has no floor on change", with_floors(lambda floors: dataclasses.replace(floors, min_cohort_change=1))
 )

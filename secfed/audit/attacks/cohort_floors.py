@@ -37,8 +37,12 @@ def lowered_threshold(target: Target, seed: int) -> Finding:
 
 
 def tiny_cohort(target: Target, seed: int) -> Finding:
-    """The sites' floor is five; invite the victim and a colluder, then one honest site more at a time."""
-    world = Consortium(target, count=5, seed=seed, floors=ClientFloors(min_cohort=5))
+    """The sites' floor is five; invite the victim and a colluder, then one honest site more at a time.
+
+    Then invite five of whom only the colluder has a confirmed key: it is peers with keys that count, not names.
+    """
+    floors = ClientFloors(min_cohort=5)
+    world = Consortium(target, count=5, seed=seed, floors=floors)
     control = world.control()
     victim, colluder = world.names[-1], world.names[0]
     tries = Tries()
@@ -53,13 +57,42 @@ def tiny_cohort(target: Target, seed: int) -> Finding:
             fraction = recovered(round_.guess(victim), world.vectors[victim])
             break
     accepted = f"the smallest cohort that was accepted is {size}" if tries.accepted else "none below 5 was accepted"
+    hidden = tries.accepts(_share_with_one_peer, Consortium(target, count=5, seed=seed, set_up=False, floors=floors))
     return Finding(
         control=f"{control}, min_cohort = 5",
-        outcome=f"{accepted}; {tries}",
+        outcome=f"{accepted}; five members of whom one confirmed keys were {'' if hidden else 'not '}accepted; {tries}",
         figure=fraction,
         unit=RECOVERED,
         verdict=on_figure(fraction, above=0.01),
     )
+
+
+def two_sites(target: Target, seed: int) -> Finding:
+    """A cohort of two, played by the rules: either site takes its own update from the sum."""
+    world = Consortium(target, count=2, seed=seed)
+    control = world.control()
+    victim, curious = world.names[seed % 2], world.names[1 - seed % 2]
+    total = world.play(2).aggregate.total
+    fraction = recovered(total - world.vectors[curious], world.vectors[victim])
+    return Finding(
+        control=control,
+        outcome=f"{curious} takes its own update from the sum, as the sites' floor of min_cohort = 2 allows",
+        figure=fraction,
+        unit=RECOVERED,
+        verdict=on_figure(fraction, above=0.01),
+    )
+
+
+def _share_with_one_peer(world: Consortium) -> None:
+    """Relay to one site the setup of a single peer, and invite it with all five members of the roster."""
+    pair = (world.names[0], world.names[-1])
+    clients = [world.clients[name] for name in pair]
+    advertised = [client.advertise_keys() for client in clients]
+    encapsulated = [client.encapsulate_keys(advertised) for client in clients]
+    confirmed = [client.confirm_keys(encapsulated) for client in clients]
+    for client in clients:
+        client.accept_confirmations(confirmed)
+    RogueRound(world, number=1).deal(pair[1])
 
 
 def sybil_cohort(target: Target, seed: int) -> Finding:
@@ -103,6 +136,13 @@ ATTACKS = (
         threat="the aggregator invites one site and its accomplice",
         defence="each site's floor min_cohort, which counts confirmed peers only",
         masked=tiny_cohort,
+        plain=reads_the_update,
+    ),
+    protocol_attack(
+        name="two-sites",
+        threat="one of two sites takes its own update from the sum",
+        defence="none in a cohort of two; a site can insist on a larger one (min_cohort)",
+        masked=two_sites,
         plain=reads_the_update,
     ),
     protocol_attack(

@@ -13,7 +13,7 @@ from privacy.secagg.envelope import open_envelope, seal_envelope
 from privacy.secagg.identity import Identity
 from privacy.secagg.messages import ShareMessage, UnmaskReply
 from privacy.secagg.requests import RoundAnnouncement
-from privacy.secagg.server_round import RoundMessages
+from privacy.secagg.transcript import RoundMessages
 from privacy.streams import Words
 from secfed.audit.consortium import Consortium
 from secfed.audit.finding import RECOVERED, Finding, Tries, on_figure, protocol_attack, recovered

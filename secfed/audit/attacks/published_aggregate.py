@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from privacy.merkle import leaf_digests, merkle_root
-from privacy.secagg.transcript import NO_ENTRY, SUM, Retention, RoundEntry, RoundMessages, SessionEntry, encode_entry
+from privacy.secagg.transcript import NO_ENTRY, SUM, Retention, RoundEntry, SessionEntry, encode_entry
 from privacy.streams import SUITE, Words
 from secfed.audit.consortium import MODEL, Consortium
 from secfed.audit.finding import Finding, on_figure, protocol_attack
@@ -86,7 +86,7 @@ def publish(world: Consortium) -> PublishedRun:
     played = world.play(1, previous=digest)
     leaves = leaf_digests(played.aggregate.total)
     completed = RoundEntry(
-        messages=RoundMessages(**vars(played.messages)),
+        messages=played.messages,
         server_round=1,
         sum_root=merkle_root(leaves),
         sum_leaves=leaves,

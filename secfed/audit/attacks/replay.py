@@ -88,6 +88,31 @@ def restart_from_disk(target: Target, seed: int) -> Finding:
     )
 
 
+def restored_backup(target: Target, seed: int) -> Finding:
+    """Put back a copy of the site's storage that was made before its upload, and ask for another upload."""
+    world = Consortium(target, count=4, seed=seed)
+    control = world.control()
+    victim = world.names[-1]
+    round_ = RogueRound(world, number=2)
+    round_.deal()
+    round_.accept(victim)
+    backup = world.clients[victim].to_bytes()
+    _, first = world.clients[victim].mask(world.vectors[victim])
+    world.clients[victim] = world.target.client.from_bytes(
+        backup, identity=world.identities[victim], roster=world.roster
+    )
+    changed = world.encode(world.values[victim] / 2, label="changed")
+    _, second = world.clients[victim].mask(changed)
+    fraction = recovered(first - second, world.vectors[victim] - changed)
+    return Finding(
+        control=control,
+        outcome=f"{victim} went on from an older copy of its state, and masked two updates alike",
+        figure=fraction,
+        unit=DIFFERENCE,
+        verdict=on_figure(fraction, above=0.01),
+    )
+
+
 ATTACKS = (
     protocol_attack(
         name="replayed-messages",
@@ -101,6 +126,13 @@ ATTACKS = (
         threat="a site that was killed after its upload is asked to upload again",
         defence="the upload stands in the stored state before it is sent",
         masked=restart_from_disk,
+        plain=reads_the_update,
+    ),
+    protocol_attack(
+        name="restored-backup",
+        threat="a site's storage is set back to before its upload, and it is asked to upload again",
+        defence="none in the protocol: a site must never restore its protocol state from a backup or a snapshot",
+        masked=restored_backup,
         plain=reads_the_update,
     ),
 )
