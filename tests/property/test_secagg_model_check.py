@@ -4,6 +4,7 @@ The checks are shown to fail, too: for clients that forget, and where more sites
 """
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from secagg_scheduler import NOTHING, Consortium
 from secagg_world import model_hash
 
+from privacy.secagg import client_round
 from privacy.secagg.envelope import digest_of_set
 from privacy.secagg.messages import MaskedInput
 from privacy.secagg.requests import AgreementRequest, RoundAnnouncement, UnmaskRequest
@@ -95,6 +97,29 @@ def test_two_survivor_sets_open_an_upload_only_if_too_many_collude(collude, open
     else:
         assert first == [False]
         assert unmask(machine, context, headers, asked="bc") == [True, True]
+
+
+def test_clients_that_unmask_without_enough_agreements_are_caught(monkeypatch):
+    """Two of three agree. Honest clients release nothing; those that take one agreement for enough are found out."""
+    honest = client_round._announced_round
+
+    def content_with_one(state):
+        opened, about = honest(state)
+        if state.stage != "AGREED":
+            return opened, about
+        once = SimpleNamespace(threshold=1)
+        return opened, SimpleNamespace(context=about.context, model_hash=about.model_hash, invitation=once)
+
+    for careless in (False, True):
+        machine = Consortium()
+        machine.start(count=3)
+        context, headers = uploaded_by_all(machine, 1, 1)
+        if careless:
+            monkeypatch.setattr(client_round, "_announced_round", content_with_one)
+            with pytest.raises(AssertionError, match="unmasked without enough agreements"):
+                unmask(machine, context, headers, asked="ab")
+        else:
+            assert not any(unmask(machine, context, headers, asked="ab"))
 
 
 def test_a_client_that_forgets_what_it_opened_is_caught():

@@ -118,6 +118,8 @@ class Consortium(RuleBasedStateMachine):
     def sent_by_unmask(self, name, about, arguments, message, keys):
         self.send("R4", name, about.round_number, message)
         found = open_envelope(message, UnmaskReply, context=about.context, roster=self.world.roster)
+        signed = [survivors for _, survivors in self.agreements[about.context] if survivors == found.previous]
+        assert len(signed) >= about.invitation.threshold, "unmasked without enough agreements"
         invited = about.invitation.context
         for kind, shares in (("seed", found.body.seed_shares), ("wrap", found.body.wrap_shares)):
             for dealer in shares:
