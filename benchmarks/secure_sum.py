@@ -3,7 +3,8 @@
 Both sides do a whole round of all parties in series: ours from the clients' real vectors through fixed point, masks,
 hashes and signatures to the decoded sum, key agreement included; Flower's through its shipped client mod and server
 workflow (benchmarks.flower_secagg). Absolute times on a shared machine say little, so what counts is the ratio within
-one run. The wall-clock rows need idle cores, because our side uses all of them; the CPU rows give threads no credit. `--quick` repeats the comparison less often and measures growth over a smaller range.
+one run. The wall-clock rows need idle cores, because our side uses all of them; the CPU rows give threads no credit.
+`--quick` repeats the comparison less often and measures growth over a smaller range.
 
     python -m benchmarks.secure_sum --json bench/secure_sum.json --figure bench/secure_sum.html
 """
