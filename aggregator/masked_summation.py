@@ -199,7 +199,7 @@ class MaskedSummation(Session):
         """Let every survivor sign the survivor set before anything is released."""
         nodes = self._node_of()
         started = time.perf_counter()
-        asked = round_.request_agreement(self.misconduct.evidence_for(round_.announced_model))
+        asked = round_.request_agreement(self.misconduct.evidence())
         self.transcript.note_open(round_.messages, server_round=task.server_round)
         costs.protection_seconds += time.perf_counter() - started
         request = Request(stage=Stage.AGREE, binding=self.binding(task), payloads=(asked,))

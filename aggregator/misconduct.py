@@ -8,10 +8,13 @@ has to believe the aggregator.
 import hashlib
 from pathlib import Path
 
+from privacy.cbor import MAX_MESSAGE_BYTES
 from privacy.errors import HostileInputError, ProvenCheatingError
-from privacy.secagg.blame import Evidence, convict
-from privacy.secagg.requests import RoundAnnouncement
+from privacy.secagg.blame import convict
 from privacy.secagg.roster import Roster
+
+MAX_EVIDENCE_BYTES = MAX_MESSAGE_BYTES - 2**19
+"""The rest of a request is for the survivors' headers."""
 
 
 class Misconduct:
@@ -20,7 +23,7 @@ class Misconduct:
     def __init__(self, folder: Path, *, roster: Roster) -> None:
         self.folder = folder
         self.banned: dict[str, str] = {}
-        self._evidence: dict[bytes, tuple[bytes, ...]] = {}
+        self._evidence: list[bytes] = []
         for path in sorted(folder.glob("*.cbor")):
             data = path.read_bytes()
             try:
@@ -29,7 +32,7 @@ class Misconduct:
                 # Damaged on the disk, or of another roster: it convicts nobody, here or at a site.
                 continue
             self.banned[conviction.party] = conviction.reason
-            self._remember(data)
+            self._evidence.append(data)
 
     def note(self, error: HostileInputError) -> None:
         """Ban the party that an error names, and keep what proves it."""
@@ -41,12 +44,17 @@ class Misconduct:
             temporary = self.folder / f".{name}.cbor"
             temporary.write_bytes(error.evidence)
             temporary.replace(self.folder / f"{name}.cbor")
-            self._remember(error.evidence)
+            self._evidence.append(error.evidence)
 
-    def evidence_for(self, model_hash: bytes) -> tuple[bytes, ...]:
-        """What convicts somebody in a round over that model."""
-        return self._evidence.get(model_hash, ())
+    def evidence(self) -> tuple[bytes, ...]:
+        """What convicts anybody, newest first, as much as fits into a message.
 
-    def _remember(self, data: bytes) -> None:
-        model = RoundAnnouncement.from_bytes(Evidence.from_bytes(data).announcement).model_hash
-        self._evidence[model] = (*self._evidence.get(model, ()), data)
+        Sites need it when they are asked for a second sum over the same model, and those that insist on a floor on
+        change (`min_cohort_change`) in the rounds after that.
+        """
+        chosen: list[bytes] = []
+        for data in reversed(self._evidence):
+            if sum(map(len, chosen)) + len(data) > MAX_EVIDENCE_BYTES:
+                break
+            chosen.append(data)
+        return tuple(chosen)

@@ -18,7 +18,7 @@ from privacy.errors import HostileInputError, MisuseError
 Encodable: TypeAlias = "int | bytes | str | Sequence[Encodable] | Mapping[str, Encodable]"
 
 MAX_MESSAGE_BYTES = 4 * 2**20
-"""No message of the protocol is longer: 1,024 parties need about 1.2 MiB for the longest one."""
+"""No message of the protocol is longer: 256 parties need about 3 MB for the longest one, evidence against a dealer."""
 
 _MAX_DEPTH = 8
 _UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP = 0, 2, 3, 4, 5

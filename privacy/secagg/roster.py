@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from privacy.cbor import Encodable, from_cbor, to_cbor
 from privacy.errors import HostileInputError, MisuseError
 
-MAX_MEMBERS = 1024
+MAX_MEMBERS = 256
+"""Every message stays below privacy.cbor.MAX_MESSAGE_BYTES up to here, evidence being the longest one (3.5 MiB)."""
+
 _LABEL = "secfed-roster/1"
 _FIELD = 2**255 - 19
 _EIGHTH = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826

@@ -248,9 +248,10 @@ class SecAggRound:
         self._stage = "UNMASKING"
 
     def request_unmask(self) -> bytes:
-        """R4, for every member of U3: the agreements of U3."""
+        """R4, for every member of U3: as many agreements as the threshold asks for."""
         self._require("UNMASKING")
-        return UnmaskRequest(context=self._context(), agreements=self._sorted("agreements")).to_bytes()
+        enough = self._sorted("agreements")[: self._invited.threshold]
+        return UnmaskRequest(context=self._context(), agreements=enough).to_bytes()
 
     def finish(self, replies: Iterable[bytes]) -> AggregateSum:
         """R5: reconstruct what the masks came from, check every commitment, and unmask the sum.
@@ -317,7 +318,7 @@ class SecAggRound:
         evidence = Evidence(
             announcement=self.messages.announcement,
             shares=self._messages["shares"][party],
-            replies=self._sorted("replies"),
+            replies=self._sorted("replies")[: self._invited.threshold],
         )
         return ProvenCheatingError(error.reason, party=party, evidence=evidence.to_bytes())
 

@@ -33,8 +33,8 @@ SUM = "_sum"
 NO_ENTRY = bytes(DIGEST_BYTES)
 """What the first entry names as the one before it."""
 
-MAX_ENTRY_BYTES = 2**31
-"""The round of 1,024 sites needs about 1.2 GiB."""
+MAX_ENTRY_BYTES = 2**27
+"""The round of 256 sites needs about 25 MB."""
 
 _LAST = re.compile(r"last ([1-9][0-9]{0,8})")
 
