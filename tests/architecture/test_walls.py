@@ -45,6 +45,11 @@ def aggregator_modules() -> set[str]:
         "privacy.secagg.client",
         "privacy.secagg.client_state",
         "privacy.secagg.identity",
+        "privacy.he.key_holder",
+        "privacy.he.seal",
+        "privacy.he.checks",
+        "privacy.he.library",
+        "tenseal",
         "secfed.data",
         "secfed.augmentation",
         "secfed.model",
@@ -86,7 +91,14 @@ def test_every_privacy_module_loads_without_ours_flower_monai_or_torch() -> None
     assert not roots & {"secfed", "clients", "aggregator", "flwr", "monai", "torch"}
 
 
-@pytest.mark.parametrize("package", ["privacy", "privacy/secagg", "clients", "aggregator"])
+def test_adding_ciphertexts_needs_no_encryption_library() -> None:
+    """The aggregator and the auditor add without TenSEAL; only the key holders' side loads it."""
+    loaded = modules_after("import privacy.he.evaluator")
+    assert not {name for name in loaded if "tenseal" in name or name == "zstandard"}
+    assert "tenseal" in modules_after("import privacy.he.key_holder")
+
+
+@pytest.mark.parametrize("package", ["privacy", "privacy/secagg", "privacy/he", "clients", "aggregator"])
 def test_package_init_holds_a_docstring_only(package: str) -> None:
     tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
     assert len(tree.body) == 1
