@@ -7,8 +7,7 @@ refuse what they refuse.
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from secfed.data.preprocessing import PreparedCase
 from secfed.errors import RoundAborted
 from secfed.parameters import FloatVector, ParameterLayout, save_vector
 from secfed.protected_vector import vector_format
+from secfed.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -131,7 +131,7 @@ def run_small(
     from secfed.experiment.run_folder import RunFolder
     from secfed.messages import Reply, Stage, decode_reply
 
-    with tempfile.TemporaryDirectory(prefix="secfed-attack-") as name, one_thread():
+    with tempfile.TemporaryDirectory(prefix="secfed-attack-") as name, one_torch_thread():
         folder = Path(name)
         names = [f"site-{index:02d}" for index in range(len(patients))]
         for site, own in zip(names, patients, strict=True):
@@ -178,19 +178,6 @@ def run_small(
             uploads=dict(sorted(uploads.items())),
             cases={site: _cases(place, spec.plan) for site, place in sorted(sites.items())},
         )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small networks are slower on several threads, and one thread gives the same figures on every machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _cases(folder: Path, plan: TrainingPlan) -> tuple[PreparedCase, ...]:

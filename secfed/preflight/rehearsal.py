@@ -29,9 +29,9 @@ from secfed.config import (
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import RoundAborted, SecfedError
 from secfed.parameters import ParameterLayout
-from secfed.preflight.threads import one_torch_thread
 from secfed.preflight.traffic import StageTraffic, Traffic
 from secfed.protected_vector import vector_format
+from secfed.torch_threads import one_torch_thread
 
 MOST_SITES = 8
 """Larger cohorts are extrapolated: one message grows with the number of sites at most, all of them with its square."""

@@ -17,7 +17,7 @@ import numpy as np
 from privacy.streams import KEY_BYTES, Keystream, Sign, add_streams
 from secfed.config import RunConfig, SiteConfig
 from secfed.data.cases import LABEL_MAPS, Modality
-from secfed.preflight.threads import one_torch_thread
+from secfed.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
     import torch

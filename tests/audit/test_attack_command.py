@@ -1,11 +1,11 @@
 """`secfed audit attack`: rows for scripts, a page for people, and an exit code that tells a regression."""
 
+import functools
 import json
-import sys
 
 import pytest
+from command_line import call
 
-from secfed import cli
 from secfed.audit import expected
 from secfed.audit.suite import ATTACKS
 
@@ -13,20 +13,7 @@ from secfed.audit.suite import ATTACKS
 @pytest.fixture
 def attack(monkeypatch, capfd):
     """Run the command in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["secfed", "audit", "attack", *arguments])
-        monkeypatch.setenv("COLUMNS", "160")
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return functools.partial(call, monkeypatch, capfd, "audit", "attack")
 
 
 def test_json_holds_a_row_for_each_attack_and_mode(attack):

@@ -12,8 +12,9 @@ from clients.loss import losses_per_image
 from secfed.audit.attacks import gradient_inversion, imprint_layers, membership, trap_weights
 from secfed.audit.inversion import Search, invert, psnr_db, ssim
 from secfed.audit.slices import slices, slices_by_organ
-from secfed.audit.small_run import ONE_STEP, SitesRefused, one_thread, run_small
+from secfed.audit.small_run import ONE_STEP, SitesRefused, run_small
 from secfed.data.cases import ABDOMEN
+from secfed.torch_threads import one_torch_thread
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_slices_follow_from_the_seed_and_never_repeat():
 def test_a_gradient_of_zeros_gives_an_image_and_no_numbers_that_are_none(runs):
     run = runs["plain"]
     (case,) = next(iter(run.cases.values()))
-    with one_thread():
+    with one_torch_thread():
         found = invert(
             run.network(run.start), np.zeros(run.layout.num_parameters), case.label, seed=0, search=Search(steps=5)
         )
@@ -114,7 +115,7 @@ def test_the_search_looks_only_at_the_entries_that_it_may_use(runs):
     used = np.arange(gradient.size) % 2 == 0
     spoilt = np.where(used, gradient, 1e3)
     network, search = run.network(run.start), Search(steps=5)
-    with one_thread():
+    with one_torch_thread():
         expected = invert(network, gradient, case.label, seed=0, search=search, used=used)
         found = invert(network, spoilt, case.label, seed=0, search=search, used=used)
         unrestricted = invert(network, spoilt, case.label, seed=0, search=search)

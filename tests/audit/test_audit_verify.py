@@ -1,16 +1,16 @@
 """`secfed audit verify` on real runs: what it proves, what it names when something was changed, and its exit codes."""
 
+import functools
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
+from command_line import call
 from small_federation import config, provision, train
 
 from aggregator.folder import AggregatorFolder
 from privacy.secagg.transcript import HEAD, SUM, entry_name, vector_name
-from secfed import cli
 from secfed.audit.model_replay import CHAINED_ONLY, STEPPED
 from secfed.audit.verdict_page import ranges
 from secfed.audit.verify import CANNOT_BE_PROVED, count_entries, verify_run
@@ -57,18 +57,7 @@ def run(whole, tmp_path):
 
 @pytest.fixture
 def secfed(monkeypatch, capfd):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["secfed", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "160")
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capfd.readouterr()
-
-    return call
+    return functools.partial(call, monkeypatch, capfd)
 
 
 def aggregator_of(run):

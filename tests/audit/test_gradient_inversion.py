@@ -9,7 +9,8 @@ from privacy.fixed_point import decode_sum
 from secfed.audit.attacks.gradient_inversion import ATTACKS, SUCCESS_DB, attack_one_upload, attack_sum
 from secfed.audit.inversion import Search, invert, psnr_db
 from secfed.audit.slices import slices
-from secfed.audit.small_run import ONE_STEP, one_thread, run_small
+from secfed.audit.small_run import ONE_STEP, run_small
+from secfed.torch_threads import one_torch_thread
 
 ONE_UPLOAD, SUM = ATTACKS
 
@@ -52,7 +53,7 @@ def test_the_step_alone_gives_a_slice_away_where_moments_are_not_shared():
         -decode_sum(upload, vector_format=run.slots)[run.slots.slice_of("delta")]
         for upload in list(run.uploads.values())[:2]
     )
-    with one_thread():
+    with one_torch_thread():
         network = run.network(run.start)
         found, control = (
             psnr_db(invert(network, step, case.label, seed=0, search=Search(steps=200))[0], case.image[0])

@@ -1,16 +1,16 @@
 """The command line: bad input is named, ends with its exit code before any training, and overwrites nothing."""
 
+import functools
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tomli_w
+from command_line import call
 from small_federation import config, tree, write_data_set, write_volume
 
-from secfed import cli
 from secfed.errors import RoundAborted
 from secfed.experiment import run as run_module
 from secfed.experiment.data import data_tasks, prepare_data
@@ -23,20 +23,7 @@ from secfed.results import RunRecord
 @pytest.fixture
 def secfed(monkeypatch, capfd):
     """Run the program in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["secfed", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return functools.partial(call, monkeypatch, capfd, columns=200)
 
 
 @pytest.fixture

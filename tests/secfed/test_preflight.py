@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tomli_w
+from command_line import call
 from hypothesis import given
 from hypothesis import strategies as st
 from small_federation import config, journal, provision, train, tree
@@ -34,20 +35,12 @@ TINY = ParameterLayout((TensorSpec("weight", (3,), "parameter"), TensorSpec("mea
 def preflight(monkeypatch, capfd):
     """Run the command in this process without measuring: (exit code, standard output, standard error)."""
 
-    def call(*arguments, columns=120):
-        monkeypatch.setattr(sys, "argv", ["secfed", "preflight", "--no-measure", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", str(columns))
-        capfd.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return code, out, err
+    def preflight(*arguments, columns=120):
+        found = call(monkeypatch, capfd, "preflight", "--no-measure", *arguments, columns=columns)
+        assert "Traceback" not in found[2]
+        return found
 
-    return call
+    return preflight
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from privacy.streams import derive_key
 from secfed.audit.inversion import Images, Search, invert, psnr_db, ssim
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import Slice, slices
-from secfed.audit.small_run import ONE_STEP, SmallRun, one_thread, run_small
+from secfed.audit.small_run import ONE_STEP, SmallRun, run_small
+from secfed.torch_threads import one_torch_thread
 
 SUCCESS_DB = 3.0
 """A gain over the control from which on the attack has worked: half the squared error."""
@@ -46,7 +47,7 @@ def attack_one_upload(mode: Mode, seed: int, *, victims: int = _VICTIMS, search:
         image: Images = invert(network, gradient, np.asarray(cases[victim].label), seed=seed, search=search)[0]
         return image
 
-    with one_thread():
+    with one_torch_thread():
         found = [rebuild(victim, gradients[victim]) for victim in range(victims)]
         control = [rebuild(victim, gradients[(victim + 1) % _SITES]) for victim in range(victims)]
     reached, unrelated = _scores(found, truths), _scores(control, truths)
@@ -78,7 +79,7 @@ def attack_sum(mode: Mode, seed: int, *, cohorts: tuple[int, ...] = (4, 10), sea
         labels = np.stack([np.asarray(case.label)[0] for case in cases])
         truths = [case.image[0].astype(np.float64) for case in cases]
         network = run.network(run.start)
-        with one_thread():
+        with one_torch_thread():
             found = invert(network, run.gradient_in_sum(), labels, seed=seed, search=search)
             control = invert(network, other.gradient_in_sum(), labels, seed=seed, search=search)
         reached.append(_scores(list(found), truths))

@@ -20,7 +20,8 @@ from scipy.stats import norm
 
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import COLUMNS, ROWS, Slice, slices
-from secfed.audit.small_run import SmallRun, one_thread, run_small
+from secfed.audit.small_run import SmallRun, run_small
+from secfed.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +60,7 @@ def attack(
     if mode == "masked":
         same = np.array_equal(target.state, _train(patients[:few], mode="plain", seed=seed).state)
         identical = f"; the masked model {'is' if same else 'is NOT'} the plain one bit for bit"
-    with one_thread():
+    with one_torch_thread():
         members, others = (_scores(target, reference, group) for group in (patients[:few], outside))
         many_members, many_others = (_scores(crowded, reference, group) for group in (patients[:many], outside))
     found, spread = auc(members, others), auc(many_members, many_others)

@@ -21,9 +21,10 @@ import numpy.typing as npt
 from secfed.audit.inversion import Search, invert, psnr_db
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import Slice, slices_by_organ
-from secfed.audit.small_run import ONE_STEP, SmallRun, one_thread, run_small
+from secfed.audit.small_run import ONE_STEP, SmallRun, run_small
 from secfed.data.cases import ABDOMEN
 from secfed.parameters import FloatVector
+from secfed.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,7 +101,7 @@ def _attack_one(patients: list[Slice], *, mode: Mode, seed: int, search: Search)
     near = _around(np.asarray(case.label)[0] == ABDOMEN.index(_ORGAN))
 
     def rebuild(run: SmallRun, gradient: npt.NDArray[np.float64], used: npt.NDArray[np.bool_]) -> float:
-        with one_thread():
+        with one_torch_thread():
             network = run.network(run.start)
             (found,) = invert(network, gradient, np.asarray(case.label), seed=seed, search=search, used=used)
         return psnr_db(found[near], truth[near])

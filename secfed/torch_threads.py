@@ -1,4 +1,7 @@
-"""One torch thread, as a run's processes have: a plan is timed and rehearsed the way it will run."""
+"""One torch thread for a while: small networks are slower on several, and one gives the same figures on every machine.
+
+A run's processes have one thread each; whatever times, rehearses or attacks a run does it the same way.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
