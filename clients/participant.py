@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from clients.device import torch_device
 from clients.site import Session, Site, SiteCases
+from clients.training import samples_for
 from clients.update import TrainedRound, encode_update, rounding_stream
 from privacy.errors import HostileInputError
 from privacy.fixed_point import VectorFormat
@@ -61,8 +62,10 @@ class Participant:
             layout=layout,
             max_clients=_int_field(request, "max_clients"),
         )
-        if not self.site.cases(plan).examples:
+        cases = self.site.cases(plan)
+        if not cases.examples:
             raise DataError(f"site '{self.site.name}' has no training cases")
+        self.site.file.policy.check_samples(sum(samples_for(source, plan.training) for source in cases.sources))
         client = None
         payload = b""
         if plan.protection.mode == "masked":

@@ -22,6 +22,7 @@ class SitePolicy(Table):
     """What this site accepts. The defaults are for a masked run of several hospitals.
 
     `second_sum` and `min_cohort_change` bound what the difference of two sums may say (privacy.secagg.differencing).
+    `min_samples_per_round` is for the site's own slices or patches: an update over few of them shows them.
     """
 
     protection: tuple[Literal["plain", "masked"], ...] = ("masked",)
@@ -31,6 +32,7 @@ class SitePolicy(Table):
     second_sum: Literal["same survivors", "any"] = "same survivors"
     max_parameters: PositiveInt = 200_000_000
     max_rounds: PositiveInt = 10_000
+    min_samples_per_round: PositiveInt = 1
 
     def check_plan(self, plan: TrainingPlan, *, num_parameters: int) -> None:
         """Raise PolicyRefusal, naming the rule, for a plan that this site does not take part in."""
@@ -46,6 +48,14 @@ class SitePolicy(Table):
         if plan.federation.rounds > self.max_rounds:
             raise PolicyRefusal(
                 f"the run asks for {plan.federation.rounds} rounds, but this site's policy allows {self.max_rounds}"
+            )
+
+    def check_samples(self, samples: int) -> None:
+        """Raise PolicyRefusal for a round that would draw fewer slices or patches than this site accepts."""
+        if samples < self.min_samples_per_round:
+            raise PolicyRefusal(
+                f"a round of this plan draws {samples} slices or patches here, below this site's "
+                f"min_samples_per_round = {self.min_samples_per_round}"
             )
 
     def check_cohort(self, size: int) -> None:

@@ -374,8 +374,9 @@ def test_an_offer_that_the_site_does_not_accept_is_refused_at_the_join(moment, c
         ({"max_parameters": 100}, "allows 100"),
         ({"max_rounds": 2}, "asks for 3 rounds"),
         ({"protection": ("plain",)}, "allows only ['plain']"),
+        ({"min_samples_per_round": 5}, "draws 4 slices or patches here"),
     ],
-    ids=["parameters", "rounds", "protection"],
+    ids=["parameters", "rounds", "protection", "samples"],
 )
 def test_the_site_s_own_policy_wins_over_the_plan(moment, limit, because):
     found = moment(Stage.JOIN)
