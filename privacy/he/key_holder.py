@@ -6,7 +6,9 @@ could encrypt with), randomised by SEAL's generator, and packs the whole vector:
 each, the last one filled up with zeros. Check slots bind every chunk to its contributor, round and place.
 
 It does not protect one holder from another: whoever holds the key and sees a single ciphertext reads it. An aggregator
-must collude with no site; masking (`privacy.secagg`) has no such need, but shows its aggregator the sum.
+must collude with no site; masking (`privacy.secagg`) has no such need, but shows its aggregator the sum. Nor does it
+protect the sum from a holder that encrypts nonsense, or integers beyond the format: they wrap modulo t, as under masks
+modulo 2^32.
 """
 
 import hashlib
