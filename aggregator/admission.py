@@ -19,6 +19,7 @@ from secfed.messages import BadMessage, Refusal, Reply, Request, decode_reply, e
 
 TTL_MARGIN_SECONDS = 30.0
 SILENT = "silent"
+DECLINED = "refused: policy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,11 @@ class Exchange:
     def silent(self) -> tuple[int, ...]:
         """Who did not answer within the stage timeout; whoever answered wrongly is not silent."""
         return tuple(node for node, reason in self.lost.items() if reason == SILENT)
+
+    @property
+    def declined(self) -> tuple[int, ...]:
+        """Whose own policy refused."""
+        return tuple(node for node, reason in self.lost.items() if reason == DECLINED)
 
 
 class SiteChannel:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.serverapp import Grid
 
+from aggregator.absentees import Absentees
 from aggregator.admission import SiteChannel
 from aggregator.checkpoint import Checkpoints
 from aggregator.folder import CHECKPOINTS, EVIDENCE, HALF_OPENED, TRANSCRIPT, AggregatorFolder
@@ -59,7 +60,7 @@ class Federation:
         self.record = self._open_record() if self.plan.protection.mode == "masked" else None
         self.state = self.checkpoints.load(self.layout) or ServerState.initial(initial, self.layout)
         self._known: set[int] = set()
-        self._outside: set[int] = set()
+        self._absentees = Absentees()
         folder.rewind(completed=self.state.completed)
 
     def run(self) -> ServerState:
@@ -145,7 +146,9 @@ class Federation:
         nodes = self.channel.connected() if self._known else self.channel.wait_for(len(self.sites))
         self._known.update(nodes)
         summation.open(nodes, costs, completed=self.state.completed, model=self.state.model)
-        self._outside = set(nodes) - set(summation.names)
+        self._absentees.note(
+            nodes, joined=summation.nodes(), declined=summation.declined, server_round=self.state.completed + 1
+        )
         return _Open(summation=summation)
 
     def _open_record(self) -> MaskedRecord:
@@ -163,8 +166,9 @@ class Federation:
         )
 
     def _somebody_waits(self, session: _Open) -> bool:
-        """Whether a connected site is outside the session, other than those that declined to join it."""
-        return bool(set(self.channel.connected()) - set(session.summation.names) - self._outside)
+        """Whether a connected site is outside the session and should be asked to join."""
+        outside = set(self.channel.connected()) - session.summation.nodes()
+        return self._absentees.due(outside, server_round=self.state.completed + 1)
 
     def _validates(self, server_round: int) -> bool:
         every = self.plan.federation.validate_every

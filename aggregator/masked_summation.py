@@ -85,6 +85,10 @@ class MaskedSummation(Session):
             model_hash=model_digest(model, self.layout),
         )
 
+    def nodes(self) -> set[int]:
+        """The nodes that take part: those that completed the setup and have not left since."""
+        return {node for node, name in self.names.items() if name in self.server.ready}
+
     def sum_round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
         """Masked uploads, agreement, unmasking; the set of sites narrows after every stage."""
         round_ = self._next if self._next is not None else self._invite(task.sequence)
@@ -260,6 +264,7 @@ class MaskedSummation(Session):
             messages[node] = reply.payload
 
         exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=accept)
+        self.declined.update(exchange.declined)
         costs.count(exchange, names=self.names, protection=request.stage is not Stage.JOIN)
         self.require(len(messages), request.stage, costs, threshold=self.min_cohort)
         return messages

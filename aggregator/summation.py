@@ -67,9 +67,13 @@ class RoundSum:
 
 
 class Summation(Protocol):
-    """A session with the sites that gives one sum per round; `names` are the nodes that take part in it."""
+    """A session with the sites that gives one sum per round; `declined` are the nodes whose policy refused to join."""
 
-    names: dict[int, str]
+    declined: set[int]
+
+    def nodes(self) -> set[int]:
+        """The nodes that take part."""
+        ...
 
     def open(self, nodes: list[int], costs: Costs, *, completed: int, model: npt.NDArray[np.float32]) -> None:
         """Let the sites join after `completed` rounds; raises TooFewSurvivorsError where not enough do."""
@@ -102,6 +106,11 @@ class Session:
         self.run = plan.digest()
         self.session = secrets.token_bytes(32)
         self.names: dict[int, str] = {}
+        self.declined: set[int] = set()
+
+    def nodes(self) -> set[int]:
+        """The nodes that take part."""
+        return set(self.names)
 
     def join_request(self) -> Request:
         """What a site has to agree to before anything else."""
@@ -145,6 +154,7 @@ class PlainSummation(Session):
         """Let the sites join; nothing is recorded of a plain session."""
         request = self.join_request()
         exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=self.admit_name)
+        self.declined.update(exchange.declined)
         costs.count(exchange, names=self.names, protection=False)
         self.require(len(exchange.answered), Stage.JOIN, costs, threshold=self.min_cohort)
 

@@ -26,6 +26,7 @@ from secfed.engines.in_process import InProcessGrid
 from secfed.errors import RoundAborted
 from secfed.messages import Stage
 from secfed.protected_vector import vector_format
+from secfed.site_config import SitePolicy, load_site_file, save_site_file
 
 SITES = ("ct-a", "ct-b", "mr-a", "mr-b")
 DROPPED = "mr-a"
@@ -109,6 +110,26 @@ def test_a_dropout_is_noted_with_its_site_and_its_kind(scans, tmp_path):
         lost = journal(job)[0]["lost"]
         assert list(lost) == [DROPPED]
         assert words in lost[DROPPED]
+
+
+@pytest.mark.parametrize("fault", ["silence", "error", "garbage"])
+@pytest.mark.parametrize("stage", SESSION_STAGES)
+def test_a_site_that_failed_to_join_is_asked_again_after_a_pause_that_doubles(scans, tmp_path, stage, fault):
+    faults = Faults({(DROPPED, stage.message_type): fault}, times=2)
+    job = run(tmp_path, config(scans, federation={"rounds": 8}), faults)
+    # Asked in rounds 1 and 3 in vain, and again four rounds later.
+    assert [len(entry["survivors"]) for entry in journal(job)] == [3, 3, 3, 3, 3, 3, 4, 4]
+
+
+def test_a_site_whose_policy_declines_is_asked_once(scans, tmp_path):
+    job = provision(tmp_path, config(scans, federation={"rounds": 6}))
+    folder = job.site_folders[job.site_names.index(DROPPED)]
+    site = load_site_file(folder)
+    save_site_file(folder, site.model_copy(update={"policy": SitePolicy(max_rounds=1)}))
+    faults = Faults({})
+    train(job, intercept=faults.request)
+    assert [entry["survivors"] for entry in journal(job)] == [list(OTHERS)] * 6
+    assert faults.seen.count((DROPPED, "query.join")) == 1
 
 
 def test_nobody_waits_twice_in_a_session_for_a_site_that_hangs(scans, tmp_path, monkeypatch):
