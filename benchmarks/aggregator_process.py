@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import reset_peak, status_bytes
 from benchmarks.stopwatch import Seconds, Stopwatch
 from privacy.errors import MisuseError
 from privacy.fixed_point import VectorFormat, decode_sum
@@ -46,9 +47,7 @@ class AggregatorRole:
 
     def invite(self, round_number: int) -> bytes:
         """Open a round, with fresh clocks; its memory counts from here."""
-        self._rss_before = _status_bytes("VmRSS")
-        # Resets the peak that VmHWM reports (proc(5)).
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._rss_before = reset_peak()
         self.stopwatch.laps.pop("round", None)
         with self.stopwatch.part("round"):
             self._round = self._server.invite(round_number=round_number)
@@ -91,7 +90,7 @@ class AggregatorRole:
 
     def peak_bytes(self) -> int:
         """The largest resident memory since `invite`, above what it was then."""
-        return _status_bytes("VmHWM") - self._rss_before
+        return status_bytes("VmHWM") - self._rss_before
 
 
 class AggregatorProcess:
@@ -131,10 +130,3 @@ def _serve(connection: Connection, roster: Roster, session: bytes) -> None:
         connection.send(getattr(role, method)(*arguments))
         # An upload's header is small, but a hundred relayed messages are not: they must not outlive the call.
         del arguments
-
-
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    raise MisuseError(f"/proc/self/status has no {field}: this benchmark runs on Linux")
