@@ -27,6 +27,7 @@ from typing import NoReturn, Self
 from privacy.entropy import SYSTEM_ENTROPY, Entropy
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg import client_round, client_setup
+from privacy.secagg.channels import SessionChannels, derive_channels
 from privacy.secagg.client_state import ClientFloors, ClientState, Stage
 from privacy.secagg.differencing import NOTHING_OPENED, OpenedSums
 from privacy.secagg.identity import Identity
@@ -180,6 +181,18 @@ class SecAggClient:
         """
         self._require("CONFIRMED")
         self._state = client_setup.accept_confirmations(self._state, self._seat, confirmations)
+
+    def channels(self, purpose: str) -> SessionChannels:
+        """Keys for another purpose with every confirmed peer; legal in READY, and it changes nothing.
+
+        Two clients get equal keys while they stand at the same round, as they do at the start of a session.
+
+        Raises:
+            HostileInputError: the client is in another stage.
+            MisuseError: the purpose is empty.
+        """
+        self._require("READY")
+        return derive_channels(self._state, purpose=purpose, session_context=self._seat.session_context)
 
     def share(self, invitation: bytes) -> bytes:
         """R1: shares for a round that this site's floors allow; ratchets every pair key past the round.

@@ -1,0 +1,14 @@
+"""What a site of an encrypted run must be able to tell apart, because each calls for another remedy.
+
+Both are HostileInputError: other parties' messages led here, and the site cannot know whether they were honest.
+"""
+
+from privacy.errors import HostileInputError
+
+
+class GroupKeyLostError(HostileInputError):
+    """Rounds of the run are completed, and no site holds its group key any more: the run cannot go on."""
+
+
+class StaleMemberError(HostileInputError):
+    """The site missed more than one sum: it needs a snapshot from a peer before it can take part."""
