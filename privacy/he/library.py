@@ -57,7 +57,8 @@ class SealKey:
         frame = _Frame.around(_first(_fields(_first(fields, 3)), 1), coefficients=residues.size)
         private = _delimited(1, frame.filled(residues))
         message = _delimited(1, _first(fields, 1)) + _delimited(2, _first(fields, 2)) + _delimited(3, private)
-        return cls(tenseal.context_from(message + b"\x20\x01", n_threads=1), parameters)
+        # Field 4, the type of encryption: 1 is symmetric.
+        return cls(tenseal.context_from(message + bytes([4 << 3 | _VARINT, 1]), n_threads=1), parameters)
 
     def residues(self) -> Residues:
         """The secret key in SEAL's transformed order, shape (primes, ring degree)."""
