@@ -138,6 +138,18 @@ def test_values_that_so_many_sites_cannot_reach_are_refused():
     assert (decrypted(message, key=group_key(), length=LENGTH, contributors=2, max_abs=1200) == 1200).all()
     with pytest.raises(HostileInputError, match="not the sum of these"):
         decrypted(message, key=group_key(), length=LENGTH, contributors=2, max_abs=1199)
+    opposite = np.full(LENGTH, 2**32 - 600, dtype=np.uint32)
+    with pytest.raises(HostileInputError, match="not the sum of these"):
+        decrypted(
+            encrypted_sum([opposite] * 2, key=group_key()), key=group_key(), length=LENGTH, contributors=2, max_abs=1199
+        )
+
+
+def test_values_that_sites_hide_behind_the_end_are_refused():
+    """Ten more entries than agreed fit into the last chunk; who holds the key can authenticate them."""
+    message = encrypted_sum([np.ones(LENGTH + 10, dtype=np.uint32)] * 2, key=group_key())
+    with pytest.raises(HostileInputError, match="beyond its length"):
+        decrypted(forged(message), key=group_key(), length=LENGTH, contributors=2)
 
 
 def test_sites_that_exceed_their_range_wrap_the_sum_modulo_t():

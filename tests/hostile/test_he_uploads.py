@@ -36,29 +36,29 @@ def with_residue(data, index, value):
 
 
 BAD = {
-    "empty": lambda: b"",
-    "header only": lambda: message()[:HEADER_BYTES],
-    "truncated": lambda: message()[:-1],
-    "oversized": lambda: message() + b"\0",
-    "a chunk too many": lambda: message() + message()[HEADER_BYTES:],
-    "a longer vector": lambda: message(words=np.ones(5000, dtype=np.uint32)),
-    "another length in as many chunks": lambda: message(words=np.ones(LENGTH + 1, dtype=np.uint32)),
-    "another key": lambda: message(key=group_key(EXACT, 1)),
-    "other parameters": lambda: message(key=group_key(HeParameters.exact(max_clients=99))),
-    "a sum of two": lambda: encrypted_sum(WORDS[:2], key=group_key()),
-    "another mark": lambda: b"x" + message()[1:],
-    "a residue at the prime": lambda: with_residue(message(), 8191, PRIME),
-    "all bits set": lambda: with_residue(message(), 0, 2**48 - 1),
-    "a bytearray": lambda: bytearray(message()),
-    "text": lambda: "message",
+    "empty": (lambda: b"", "a message has 0 bytes"),
+    "header only": (lambda: message()[:HEADER_BYTES], "a message has 88 bytes"),
+    "truncated": (lambda: message()[:-1], "a message has 49239 bytes"),
+    "oversized": (lambda: message() + b"\0", "a message has 49241 bytes"),
+    "a chunk too many": (lambda: message() + message()[HEADER_BYTES:], "a message has 98392 bytes"),
+    "a longer vector": (lambda: message(words=np.ones(5000, dtype=np.uint32)), "a message has 98392 bytes"),
+    "another length in as many chunks": (lambda: message(words=np.ones(11, dtype=np.uint32)), "says length 11"),
+    "another key": (lambda: message(key=group_key(EXACT, 1)), "names another group key"),
+    "other parameters": (lambda: message(key=group_key(HeParameters.exact(max_clients=99))), "under other parameters"),
+    "a sum of two": (lambda: encrypted_sum(WORDS[:2], key=group_key()), "holds 2 vectors, expected 1"),
+    "another mark": (lambda: b"x" + message()[1:], "does not start as"),
+    "a residue at the prime": (lambda: with_residue(message(), 8191, PRIME), "not below its prime"),
+    "all bits set": (lambda: with_residue(message(), 0, 2**48 - 1), "not below its prime"),
+    "a bytearray": (lambda: bytearray(message()), "expected bytes, got bytearray"),
+    "text": (lambda: "message", "expected bytes, got str"),
 }
 
 
-@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_a_bad_upload_is_refused_and_the_round_goes_on(bad):
+@pytest.mark.parametrize("bad,reason", BAD.values(), ids=BAD.keys())
+def test_a_bad_upload_is_refused_and_the_round_goes_on(bad, reason):
     total = empty_sum()
     total.add(message(0), contributor="site-000")
-    with pytest.raises(HostileInputError) as caught:
+    with pytest.raises(HostileInputError, match=reason) as caught:
         total.add(bad(), contributor="site-002")
     assert caught.value.party == "site-002"
     assert total.contributors == ("site-000",)
@@ -135,18 +135,24 @@ def test_damaged_parameters_are_refused(data):
 
 
 @pytest.mark.parametrize(
-    "weaker",
+    "weaker,reason",
     [
-        HeParameters.approximate(max_clients=100),
-        HeParameters.common_ckks(max_clients=100),
-        HeParameters.exact(max_clients=99),
-        HeParameters.exact(max_clients=2000),
+        (HeParameters.approximate(max_clients=100), "scheme is CKKS, asked is BFV"),
+        (HeParameters.approximate(max_clients=100), "plain_modulus is 0"),
+        (HeParameters.exact(max_clients=99), "max_clients is 99, asked is 100"),
+        (HeParameters.exact(max_clients=2000), r"modulus_bits is \(54, 55\), asked is \(48, 49\)"),
     ],
-    ids=["CKKS", "common CKKS", "fewer clients", "more modulus"],
+    ids=["scheme", "plaintext modulus", "fewer clients", "more modulus"],
 )
-def test_a_downgrade_is_refused(weaker):
-    with pytest.raises(HostileInputError, match="weaker than asked"):
+def test_a_downgrade_is_refused(weaker, reason):
+    with pytest.raises(HostileInputError, match=reason):
         HeParameters.from_bytes(weaker.to_bytes(), floor=EXACT)
+
+
+def test_a_smaller_ring_or_scale_is_refused():
+    floor = HeParameters.common_ckks(max_clients=100)
+    with pytest.raises(HostileInputError, match=r"ring_degree is 4096.*scale_bits is 20"):
+        HeParameters.from_bytes(HeParameters.approximate(max_clients=100).to_bytes(), floor=floor)
 
 
 @pytest.mark.parametrize("bits", [(55, 55), (54, 56), (60, 60)])
