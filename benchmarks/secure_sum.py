@@ -3,7 +3,8 @@
 Both sides do a whole round of all parties in series: ours from the clients' real vectors through fixed point, masks,
 hashes and signatures to the decoded sum, key agreement included; Flower's through its shipped client mod and server
 workflow (benchmarks.flower_secagg). Absolute times on a shared machine say little, so what counts is the ratio within
-one run. The wall-clock rows need idle cores, because our side uses all of them; the CPU rows give threads no credit.
+one run. The wall-clock rows need idle cores, because our side uses all of them; for the rows on one core both sides are
+pinned to the same one.
 `--quick` repeats the comparison less often and measures growth over a smaller range.
 
     python -m benchmarks.secure_sum --json bench/secure_sum.json --figure bench/secure_sum.html
@@ -100,21 +101,33 @@ def against_flower(length: int, *, repeats: int, folder: Path) -> list[Row]:
     """Ten clients, with and without three dropouts; medians over the repeats, which alternate between the two sides."""
     whole = _compare(length, dropouts=0, repeats=repeats, folder=folder)
     dropped = _compare(length, dropouts=3, repeats=repeats, folder=folder)
+    with one_core():
+        whole_alone = _compare(length, dropouts=0, repeats=repeats, folder=folder)
+        dropped_alone = _compare(length, dropouts=3, repeats=repeats, folder=folder)
     ours, theirs = _median([cost.total for cost in whole.ours]), _median([cost.total for cost in whole.theirs])
     our_server = _median([cost.server for cost in dropped.ours])
     their_server = _median([cost.server for cost in dropped.theirs])
-    our_upload = statistics.median(cost.masking_cpu for cost in whole.ours)
-    their_upload = statistics.median(cost.masking_cpu for cost in whole.theirs)
+    alone, theirs_alone = (_median([cost.total for cost in side]) for side in (whole_alone.ours, whole_alone.theirs))
+    our_server_alone = _median([cost.server for cost in dropped_alone.ours])
+    their_server_alone = _median([cost.server for cost in dropped_alone.theirs])
+    our_upload = statistics.median(cost.masking_cpu for cost in whole_alone.ours)
+    their_upload = statistics.median(cost.masking_cpu for cost in whole_alone.theirs)
     note = f"n = 10, {length:,} parameters, all-to-all, median of {repeats}"
     wall = f"{note}; wall clock, each side as it ships, {len(os.sched_getaffinity(0))} cores"
-    cpu = f"{note}; CPU of all threads"
+    cpu = f"{note}; CPU, both sides on one core"
     server = "server, 3 dropouts at masking"
     return [
         _ratio("round, all parties: ours / SecAgg+", ours.wall, theirs.wall, limit=1 / 4, note=wall),
-        _ratio("round, all parties, CPU: ours / SecAgg+", ours.cpu, theirs.cpu, limit=1 / 4, note=cpu),
+        _ratio("round, all parties, one core: ours / SecAgg+", alone.cpu, theirs_alone.cpu, limit=1 / 4, note=cpu),
         _ratio(f"{server}: ours / SecAgg+", our_server.wall, their_server.wall, limit=1 / 3, note=wall),
-        _ratio(f"{server}, CPU: ours / SecAgg+", our_server.cpu, their_server.cpu, limit=1 / 3, note=cpu),
-        _ratio("one client's upload step, CPU: ours / SecAgg+", our_upload, their_upload, limit=None, note=cpu),
+        _ratio(
+            f"{server}, one core: ours / SecAgg+",
+            our_server_alone.cpu,
+            their_server_alone.cpu,
+            limit=1 / 3,
+            note=cpu,
+        ),
+        _ratio("one client's upload step, one core: ours / SecAgg+", our_upload, their_upload, limit=None, note=cpu),
         _limited(
             "bytes up per client and parameter, ours",
             whole.ours[0].bytes_up / length,
