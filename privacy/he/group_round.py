@@ -61,6 +61,7 @@ class EncryptedRound:
         self._headers: dict[str, bytes] = {}
         self._digests: dict[str, bytes] = {}
         self._tags: dict[str, bytes] = {}
+        self._roots: set[bytes] = set()
         self._finished = False
         self.excluded: dict[str, str] = {}
 
@@ -139,6 +140,8 @@ class EncryptedRound:
             raise HostileInputError("stepped on another sum than was announced", party=sender)
         if len(ciphertext) != body.length or message_root(ciphertext) != body.root:
             raise HostileInputError("the ciphertext is not the one that the header signs", party=sender)
+        if body.root in self._roots:
+            raise HostileInputError("sent the ciphertext of another site", party=sender)
         self._tags[sender] = body.model_tag
         if any(self._tags[name] != body.model_tag for name in self._headers):
             raise HostileInputError("stands on another model than the first site that uploaded", party=sender)
@@ -148,6 +151,7 @@ class EncryptedRound:
             del self._tags[sender]
             raise
         self._headers[sender], self._digests[sender] = header, found.digest
+        self._roots.add(body.root)
         return sender
 
 

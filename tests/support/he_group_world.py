@@ -69,6 +69,7 @@ class GroupWorld:
         """The same world once more; what happens in one does not happen in the other."""
         other = copy.copy(self)
         other.members = {name: self.load(name, member.to_bytes()) for name, member in self.members.items()}
+        other.pairs = copy.copy(self.pairs)
         other.models, other.server = dict(self.models), copy.deepcopy(self.server)
         return other
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from privacy.errors import MisuseError, TooFewSurvivorsError
+from privacy.errors import HostileInputError, MisuseError, TooFewSurvivorsError
 from privacy.he.errors import GroupKeyLostError
 from privacy.he.protocol import run_encrypted_aggregation
 
@@ -78,3 +78,8 @@ def test_vectors_longer_than_one_ciphertext_are_summed_throughout():
 def test_rounds_without_vectors_of_one_length_are_the_callers_mistake(rounds):
     with pytest.raises(MisuseError, match="round"):
         run_encrypted_aggregation(rounds)
+
+
+def test_a_sum_under_a_key_that_all_forgot_before_stepping_on_it_is_refused_under_the_new_one():
+    with pytest.raises(HostileInputError, match="another group key than this site holds"):
+        run_encrypted_aggregation(rounds_of(2, names="ab"), forgetful={2: ["a", "b"]})
