@@ -39,7 +39,7 @@ def events(draw, names, *, spare):
     return {"silent": silent, "late": late, "forgetful": {draw(st.integers(1, ROUNDS)): sorted(lost)}}
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(data=st.data(), count=st.integers(2, 6), seed=st.integers(0, 2**16))
 def test_encrypted_sums_equal_plain_sums_bit_for_bit(data, count, seed):
     names = NAMES[:count]
