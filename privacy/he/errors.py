@@ -11,4 +11,4 @@ class GroupKeyLostError(HostileInputError):
 
 
 class StaleMemberError(HostileInputError):
-    """The site missed more than one sum: it needs a snapshot from a peer before it can take part."""
+    """The site lacks an earlier sum than the one announced, or its history: it needs a snapshot from a peer."""

@@ -265,7 +265,8 @@ class GroupMember:
         format allows for a sum. Who contributed is `announcement.contributors`.
 
         Raises:
-            StaleMemberError: more than one sum is missing here; adopt a snapshot, then accept the announcement again.
+            StaleMemberError: an earlier sum is missing here too; adopt a snapshot, or accept the announcements that
+                were missed in this session, and then this one again.
             TooFewSurvivorsError: the sum has fewer contributors than its minimum, or too few sites confirmed the key.
             HostileInputError: malformed, for another session, run, roster, key or parameters, not newer, below a floor;
                 or the headers are not those of one round on one model, this site's own among them; or the sum is

@@ -8,7 +8,7 @@ from he_group_world import GroupWorld
 
 from privacy.entropy import SYSTEM_ENTROPY
 from privacy.errors import HostileInputError, MisuseError, TooFewSurvivorsError
-from privacy.he.distribution import seal_for_peers
+from privacy.he.distribution import open_from_peer, seal_for_peers
 from privacy.he.errors import GroupKeyLostError
 from privacy.he.key_holder import GroupKey
 from privacy.he.messages import GroupKeyConfirmation, GroupKeyOffer
@@ -231,6 +231,39 @@ def test_sites_under_other_parameters_are_excluded_and_named_before_any_key_is_u
     refused(world, "d", relayed, [offers["a"][1]], match="none of d offered a group key")
     world.server.collect_offers(offers.values())
     assert world.server.excluded == {"d": "d: has other parameters of encryption than this run"}
+
+
+def test_a_site_whose_offer_was_not_accepted_is_no_member_whatever_it_confirms(world):
+    world.members["d"] = world.new_member("d", parameters=HeParameters.approximate(max_clients=4))
+    offers = world.offers()
+    confirmed = world.confirmations(messages(offers), [offers["a"][1]], names="abc")
+    intruding = world.forge(confirmed["a"], GroupKeyConfirmation, world.setup_context, sender="d")
+    world.members["a"].accept_confirmations(world.channels["a"], [*confirmed.values(), intruding])
+    assert world.members["a"].members == ("a", "b", "c")
+
+
+def test_a_confirmation_after_other_offers_than_were_relayed_is_excluded_by_the_aggregator(world):
+    offers = world.offers()
+    relayed = world.server.collect_offers(offers.values())
+    confirmed = world.confirmations(relayed, [offers["a"][1]])
+    other = world.forge(confirmed["d"], GroupKeyConfirmation, world.setup_context, previous=b"x" * 32)
+    world.server.collect_confirmations([*list(confirmed.values())[:3], other])
+    assert world.server.ready == ("a", "b", "c")
+    assert world.server.excluded == {"d": "d: does not follow the offers that were relayed to it"}
+
+
+def test_a_wrap_opens_beside_its_own_sealed_key_only(world):
+    key = GroupKey.generate(world.parameters)
+    one, other = (seal_for_peers(key, channels=world.channels["a"], entropy=SYSTEM_ENTROPY) for _ in range(2))
+    facts = {
+        "dealer": "a",
+        "channels": world.channels["b"],
+        "parameters": world.parameters,
+        "fingerprint": key.fingerprint,
+    }
+    assert open_from_peer(one.sealed, one.wraps["b"], **facts).fingerprint == key.fingerprint
+    with pytest.raises(HostileInputError, match="wrapped group key does not open"):
+        open_from_peer(one.sealed, other.wraps["b"], **facts)
 
 
 def test_an_offer_that_follows_another_key_confirmation_is_excluded(world):

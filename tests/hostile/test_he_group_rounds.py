@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from he_group_world import LENGTH, GroupWorld, with_announcement, with_previous
 
+from privacy.entropy import SYSTEM_ENTROPY
 from privacy.errors import HostileInputError, TooFewSurvivorsError
 from privacy.he.evaluator import CiphertextSum
 from privacy.he.group_server import PublishedSum
 from privacy.he.layout import message_root
 from privacy.he.member import MAX_FAILED_SUMS
 from privacy.he.messages import EncryptedInput, FinalModel, SnapshotHeader, group_context
+from privacy.he.model_state import model_tag, open_snapshot, seal_snapshot
 from privacy.he.parameters import HeParameters
 from privacy.he.requests import EncryptedAnnouncement
 from privacy.secagg.envelope import digest_of_set, open_envelope
@@ -250,6 +252,54 @@ def test_headers_that_are_not_those_of_the_announced_round_are_refused(world, up
         member.accept(announcement, previous=honest.previous_round)
 
 
+PASTS = {
+    "an end": ({"step": "end", "vector_length": 0, "server_round": 2, "contributors": ("a", "b")}, "not the one that"),
+    "a later round": ({"round_number": 9}, "server round 1 in round 9 cannot come before server round 2 in round 2"),
+    "a lower minimum": ({"minimum": 2}, "minimum = 2 of 4 invited sites, this site accepts 3"),
+    "other parameters": ({"parameters": b"x" * 32}, "other parameters of encryption"),
+    "another run": ({"run": b"x" * 32}, "another run"),
+    "too long a vector": ({"vector_length": 101}, "exceeds this site's limit"),
+}
+
+
+@pytest.mark.parametrize("what", PASTS)
+def test_a_round_before_that_the_site_would_not_have_joined_is_refused(world, uploads, what):
+    """The aggregator invents the round that the sum is said to come from."""
+    world.before = uploads.publish("abcd")
+    changes, match = PASTS[what]
+    if what == "an end":
+        changes = {**changes, "round_number": 2, "previous_round": b"x" * 32, "sum_root": b"x" * 32}
+    past = with_announcement(uploads.round.announcement, **changes)
+    context = EncryptedAnnouncement.from_bytes(past).context
+    announcement = with_announcement(world.announce().announcement, previous_round=context)
+    refused(world, "a", announcement, previous=with_previous(world.before, announcement=past), match=match)
+
+
+def test_a_sum_that_is_not_the_one_of_the_server_round_before_is_refused(world, uploads):
+    world.before = uploads.publish("abcd")
+    world.last_round += 1
+    skipping = with_announcement(world.announce().announcement, server_round=3)
+    refused(world, "a", skipping, match="server round 1 in round 1 cannot come before server round 3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"sum_root": b"x" * 32}, "stepped on another sum than their round announced"),
+        ({"previous": b"x" * 32}, "stand on another model than this site"),
+    ],
+    ids=["another sum", "other headers"],
+)
+def test_inputs_after_another_history_than_this_site_s_are_refused(world, uploads, changes, match):
+    """All others agree with one another; this site's own upload came too late, so that it has only its history."""
+    context = uploads.announced.context
+    for name in "abc":
+        uploads.headers[name] = world.forge(uploads.headers[name], EncryptedInput, context, **changes)
+    world.before = uploads.publish("abc")
+    world.members["d"].withdraw()
+    refused(world, "d", world.announce().announcement, match=match)
+
+
 def test_a_site_s_own_upload_cannot_be_left_out_unless_it_withdraws(world, uploads):
     world.before = uploads.publish("abc")
     following = world.announce()
@@ -420,6 +470,46 @@ def test_a_site_that_ends_on_another_model_is_named(world):
     assert end.excluded == {"d": "d: ends with another model than most sites"}
     world.members["a"].finish(relayed)
     assert world.members["a"].stage == "ENDED"
+
+
+def test_an_end_counts_invited_sites_that_stepped_on_the_last_sum_only(world):
+    world.play()
+    end = world.server.announce_end(
+        round_number=2, server_round=2, plan_hash=bytes(32), before=world.before, invited="abc"
+    )
+    for name in "abc":
+        world.accept(name, end.announcement)
+    context = EncryptedAnnouncement.from_bytes(end.announcement).context
+    endings = [world.members[name].close() for name in "abc"]
+    intruding = world.forge(endings[0], FinalModel, context, sender="d")
+    assert end.collect([*endings, intruding]) == tuple(endings)
+    assert end.excluded == {"d": "d: was not invited to the end"}
+    with pytest.raises(HostileInputError, match="d: ends the run, but was not invited"):
+        world.members["a"].finish([*endings, intruding])
+    for changes in ({"previous": b"x" * 32}, {"sum_root": b"x" * 32}):
+        other = world.forge(endings[2], FinalModel, context, **changes)
+        with pytest.raises(TooFewSurvivorsError, match="2 sites ended the run"):
+            end.collect([*endings[:2], other])
+        assert end.excluded["c"] == "c: stepped on another sum than was announced"
+
+
+def test_tags_and_snapshots_are_of_one_run_and_one_number_of_rounds(world):
+    secret, run = world.members["a"]._state.group_key, world.run
+    facts = {"run": run, "completed": 3, "model_hash": b"m" * 32}
+    changes = [{}, {"run": b"o" * 32}, {"completed": 4}, {"model_hash": b"n" * 32}]
+    assert len({model_tag(secret, **{**facts, **change}) for change in changes}) == 4
+    header, sealed = seal_snapshot(
+        b"state",
+        group_key=secret,
+        run=run,
+        completed=3,
+        tag=b"t" * 32,
+        sum_root=b"s" * 32,
+        entropy=SYSTEM_ENTROPY,
+    )
+    assert open_snapshot(header, sealed, group_key=secret, run=run) == b"state"
+    with pytest.raises(HostileInputError, match="does not open"):
+        open_snapshot(header, sealed, group_key=secret, run=b"o" * 32)
 
 
 def test_snapshots_that_are_not_a_peer_s_of_this_run_are_refused(world):

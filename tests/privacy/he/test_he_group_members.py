@@ -127,6 +127,18 @@ def test_a_site_that_missed_two_sums_takes_part_again_after_a_snapshot(after_one
     assert round_.finish().contributors == world.names
 
 
+def test_a_site_that_missed_a_round_catches_up_by_the_announcements_of_the_session(after_one_round):
+    world = after_one_round.copy()
+    first = world.before
+    second, _ = world.play(absent="d")
+    round_ = world.announce()
+    with pytest.raises(StaleMemberError):
+        world.accept("d", round_.announcement)
+    assert world.accept("d", second.announcement, before=first).tolist() == world.total("abcd")
+    assert world.accept("d", round_.announcement).tolist() == world.total("abc")
+    world.upload(round_, "d")
+
+
 def test_a_site_without_its_state_gets_the_key_from_a_peer_and_its_place_by_a_snapshot(after_one_round):
     world = after_one_round.copy()
     world.play()
