@@ -5,7 +5,8 @@
     │   └── RangeError                    a value does not fit the fixed-point range: refused, never wrapped
     └── HostileInputError                 bytes from outside are not what an honest party would send
         ├── TooFewSurvivorsError          fewer parties than the threshold answered: nothing is unmasked
-        └── ProvenCheatingError           signed messages contradict each other, and anyone can check that they do
+        ├── ProvenCheatingError           signed messages contradict each other, and anyone can check that they do
+        └── GroupKeyLostError, StaleMemberError   of encrypted runs: privacy.he.errors
 
 Malformed, expired and forged input raise the same class, so that an attacker cannot tell them apart from the outside;
 the message is for the local log only and never carries a secret.
