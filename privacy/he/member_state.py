@@ -7,15 +7,15 @@ the former state untouched, but for the count of sums that did not decrypt.
 It does not protect against a site that restores an old copy: the monotone round number lives in the state itself.
 """
 
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NoReturn, TypeAlias
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn, TypeAlias
 
-from privacy.cbor import Encodable, from_cbor, to_cbor
+from privacy.cbor import from_cbor, to_cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.he.parameters import HE_SUITE
 from privacy.secagg.envelope import NO_PREVIOUS
+from privacy.stored_record import record_fields, restore_record
 
 MemberStage: TypeAlias = Literal[
     "CREATED", "OFFERED", "CONFIRMED", "READY", "ACCEPTED", "STEPPED", "UPLOADED", "CLOSED", "ENDED"
@@ -72,7 +72,7 @@ class MemberState:
 
     def to_bytes(self) -> bytes:
         """Secret bytes that `from_bytes` understands."""
-        return to_cbor([HE_SUITE, "member state", {item.name: getattr(self, item.name) for item in fields(self)}])
+        return to_cbor([HE_SUITE, "member state", record_fields(self)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "MemberState":
@@ -84,28 +84,8 @@ class MemberState:
         try:
             match from_cbor(data, max_bytes=_MAX_STATE_BYTES):
                 case [str(suite), "member state", dict(found)] if suite == HE_SUITE:
-                    return cls(**_checked(found))
+                    state: MemberState = restore_record(cls, found)
+                    return state
         except HostileInputError as error:
             raise MisuseError(f"the stored state cannot be read: {error}") from error
         raise MisuseError(f"the stored state is not of suite {HE_SUITE!r}")
-
-
-def _checked(found: dict[str, Encodable]) -> dict[str, Any]:
-    hints = typing.get_type_hints(MemberState)
-    if set(found) != set(hints):
-        raise MisuseError("the stored state has other fields than this version")
-    for name, hint in hints.items():
-        if not _fits(found[name], hint):
-            raise MisuseError(f"the stored field '{name}' has the wrong type")
-    return {**found, "members": tuple(typing.cast(list[str], found["members"]))}
-
-
-def _fits(value: Encodable, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if origin is not None:
-        return isinstance(value, dict) and all(isinstance(item, arguments[1]) for item in value.values())
-    return isinstance(value, hint)

@@ -7,17 +7,16 @@ is frozen: a step that fails leaves the former state untouched.
 It does not protect against a site that restores an old copy: the monotone round number lives in the state itself.
 """
 
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, NoReturn, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, NoReturn, TypeAlias
 
-from privacy.cbor import Encodable, from_cbor, to_cbor
+from privacy.cbor import from_cbor, to_cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.differencing import NOTHING_OPENED, OpenedSums, SecondSum
 from privacy.secagg.envelope import NO_PREVIOUS
 from privacy.secagg.threshold import default_threshold
+from privacy.stored_record import record_fields, restore_record
 from privacy.streams import SUITE
 
 Stage: TypeAlias = Literal[
@@ -123,7 +122,7 @@ class ClientState:
 
     def to_bytes(self) -> bytes:
         """Secret bytes that `from_bytes` understands."""
-        return to_cbor([SUITE, "client state", _to_fields(self)])
+        return to_cbor([SUITE, "client state", record_fields(self)])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ClientState":
@@ -135,47 +134,8 @@ class ClientState:
         try:
             match from_cbor(data, max_bytes=_MAX_STATE_BYTES):
                 case [str(suite), "client state", dict(found)] if suite == SUITE:
-                    state: ClientState = _from_fields(cls, found)
+                    state: ClientState = restore_record(cls, found)
                     return state
         except HostileInputError as error:
             raise MisuseError(f"the stored state cannot be read: {error}") from error
         raise MisuseError(f"the stored state is not of suite {SUITE!r}: start a new session")
-
-
-def _to_fields(record: Any) -> Encodable:
-    """Absent optional values become the empty list, for which the encoding has no other use here."""
-    if record is None:
-        return []
-    if is_dataclass(record):
-        return {item.name: _to_fields(getattr(record, item.name)) for item in fields(record)}
-    return typing.cast(Encodable, record)
-
-
-def _from_fields(record_type: Any, found: Any) -> Any:
-    hints = typing.get_type_hints(record_type)
-    if not isinstance(found, dict) or set(found) != set(hints):
-        raise MisuseError(f"the stored {record_type.__name__} has other fields than this version")
-    return record_type(**{name: _value(hint, found[name], name=name) for name, hint in hints.items()})
-
-
-def _value(hint: Any, found: Any, *, name: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is types.UnionType:
-        return None if found == [] else _value(typing.get_args(hint)[0], found, name=name)
-    if is_dataclass(hint):
-        return _from_fields(hint, found)
-    if origin is tuple:
-        if isinstance(found, list) and all(isinstance(item, str) for item in found):
-            return tuple(found)
-        accepted = False
-    elif origin is Literal:
-        accepted = found in typing.get_args(hint)
-    elif isinstance(origin, type) and issubclass(origin, Mapping):
-        accepted = isinstance(found, dict) and all(
-            isinstance(item, typing.get_args(hint)[1]) for item in found.values()
-        )
-    else:
-        accepted = isinstance(found, hint)
-    if not accepted:
-        raise MisuseError(f"the stored field '{name}' has the wrong type")
-    return found
