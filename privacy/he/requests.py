@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Self, TypeAlias
 
-from privacy.cbor import Encodable, from_cbor, to_cbor
+from privacy.cbor import from_cbor, to_cbor
 from privacy.errors import HostileInputError
 from privacy.he.parameters import HE_SUITE
 from privacy.secagg.envelope import DIGEST_BYTES, NO_PREVIOUS
-from privacy.secagg.parsing import byte_strings, exactly, parse_name, sized, wrong_type
+from privacy.secagg.parsing import byte_strings, exactly, sized, sorted_names, wrong_type
 from privacy.secagg.requests import MAX_ROUND, MAX_VECTOR_LENGTH
 
 Step: TypeAlias = Literal["round", "end"]
@@ -117,7 +117,7 @@ class EncryptedAnnouncement:
             round_number=number,
             server_round=server_round,
             roster_hash=sized(roster, DIGEST_BYTES),
-            invited=_names(invited, what="invited"),
+            invited=sorted_names(invited, what="invited"),
             minimum=minimum,
             plan_hash=sized(plan, DIGEST_BYTES),
             policy_hash=sized(policy, DIGEST_BYTES),
@@ -126,7 +126,7 @@ class EncryptedAnnouncement:
             vector_length=vector_length,
             previous_round=sized(previous_round, DIGEST_BYTES),
             sum_root=sized(sum_root, DIGEST_BYTES),
-            contributors=_names(contributors, what="contributors"),
+            contributors=sorted_names(contributors, what="contributors"),
             previous=sized(previous, DIGEST_BYTES),
         )
         announced._require_sense()
@@ -180,10 +180,3 @@ class PreviousRound:
                     announcement=announcement, headers=byte_strings(headers, what="headers of the previous round")
                 )
         raise wrong_type("previous round")
-
-
-def _names(items: list[Encodable], *, what: str) -> tuple[str, ...]:
-    found = tuple(parse_name(item) for item in items)
-    if list(found) != sorted(set(found)):
-        raise HostileInputError(f"the {what} are not sorted, or one is named twice")
-    return found

@@ -32,6 +32,14 @@ def parse_name(value: Encodable) -> str:
         raise HostileInputError(str(error)) from error
 
 
+def sorted_names(items: list[Encodable], *, what: str) -> tuple[str, ...]:
+    """Names in order, each once."""
+    found = tuple(parse_name(item) for item in items)
+    if list(found) != sorted(set(found)):
+        raise HostileInputError(f"the {what} are not sorted, or one is named twice")
+    return found
+
+
 def bytes_by_name(value: Encodable, size: int) -> dict[str, bytes]:
     """A map from names to byte strings of one size."""
     if not isinstance(value, dict):

@@ -13,7 +13,7 @@ from typing import Self
 from privacy.cbor import from_cbor, to_cbor
 from privacy.errors import HostileInputError
 from privacy.secagg.envelope import DIGEST_BYTES
-from privacy.secagg.parsing import byte_strings, exactly, parse_name, sized, wrong_type
+from privacy.secagg.parsing import byte_strings, exactly, sized, sorted_names, wrong_type
 from privacy.streams import SUITE
 
 MAX_ROUND = 2**32
@@ -64,14 +64,11 @@ class RoundInvitation:
             raise HostileInputError(f"round {number} is out of range")
         if threshold < 1:
             raise HostileInputError(f"threshold = {threshold}, at least 1 is needed")
-        members = tuple(parse_name(item) for item in invited)
-        if list(members) != sorted(set(members)):
-            raise HostileInputError("the invited are not sorted, or one is named twice")
         return cls(
             session=session,
             round_number=number,
             roster_hash=sized(roster, DIGEST_BYTES),
-            invited=members,
+            invited=sorted_names(invited, what="invited"),
             threshold=threshold,
         )
 
