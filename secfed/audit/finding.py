@@ -78,6 +78,13 @@ def on_figure(figure: float, *, above: float) -> Verdict:
     return "succeeded" if figure > above else "refused"
 
 
+def recovery(fraction: float, *, control: str, outcome: str, unit: str = RECOVERED) -> Finding:
+    """The finding of an attack whose figure is a fraction of coordinates: above one in a hundred it worked."""
+    return Finding(
+        control=control, outcome=outcome, figure=fraction, unit=unit, verdict=on_figure(fraction, above=0.01)
+    )
+
+
 def protocol_attack(*, name: str, threat: str, defence: str, masked: AttackOn, plain: AttackOn) -> Attack:
     """An entry of the suite that attacks this project's own software in either mode."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from privacy.fixed_point import decode_sum
 from privacy.streams import little_endian_bytes
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import RECOVERED, AttackOn, Finding, on_figure, recovered
+from secfed.audit.finding import AttackOn, Finding, recovered, recovery
 from secfed.audit.target import Target
 
 _SITES = 5
@@ -25,12 +25,10 @@ def reads_the_update(target: Target, seed: int) -> Finding:
     fraction = recovered(received[victim], world.vectors[victim])
     values = decode_sum(received[victim], vector_format=world.vector_format)
     largest = float(np.abs(values - world.values[victim]).max())
-    return Finding(
+    return recovery(
+        fraction,
         control=f"the sum of {_SITES} sites is exact, largest error {error}",
         outcome=f"no attack is needed: the aggregator reads {victim}'s update, within {largest:.1g} of its values",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

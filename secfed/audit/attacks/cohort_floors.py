@@ -7,7 +7,7 @@ from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Member, Roster, generate_consortium_key, sign_roster
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import RECOVERED, Finding, Tries, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.impostors import attack_alone, surround
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
@@ -26,13 +26,11 @@ def lowered_threshold(target: Target, seed: int) -> Finding:
             break
     round_.upload()
     fraction = recovered(round_.guess(victim), world.vectors[victim])
-    return Finding(
+    return recovery(
+        fraction,
         control=f"{control}, t = 4",
         outcome=f"the lowest threshold that all accept is {round_.invitation.threshold} of 5; "
         f"one colluding site; {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -58,12 +56,10 @@ def tiny_cohort(target: Target, seed: int) -> Finding:
             break
     accepted = f"the smallest cohort that was accepted is {size}" if tries.accepted else "none below 5 was accepted"
     hidden = tries.accepts(_share_with_one_peer, Consortium(target, count=5, seed=seed, set_up=False, floors=floors))
-    return Finding(
+    return recovery(
+        fraction,
         control=f"{control}, min_cohort = 5",
         outcome=f"{accepted}; five members of whom one confirmed keys were {'' if hidden else 'not '}accepted; {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -74,12 +70,10 @@ def two_sites(target: Target, seed: int) -> Finding:
     victim, curious = world.names[seed % 2], world.names[1 - seed % 2]
     total = world.play(2).aggregate.total
     fraction = recovered(total - world.vectors[curious], world.vectors[victim])
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"{curious} takes its own update from the sum, as the sites' floor of min_cohort = 2 allows",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -114,12 +108,10 @@ def sybil_cohort(target: Target, seed: int) -> Finding:
         fresh.clients = {victim: client}
         surround(fresh, victim, impostors=invented, roster=roster)
         fraction = attack_alone(fresh, victim, tries=tries)
-    return Finding(
+    return recovery(
+        fraction,
         control=f"{control}, min_cohort = 5",
         outcome=f"four invented sites around {victim}; {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

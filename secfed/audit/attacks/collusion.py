@@ -4,7 +4,7 @@ This is the limit of secret sharing, and no implementation can do better: the se
 """
 
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import RECOVERED, Finding, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -35,13 +35,11 @@ def _collude(target: Target, seed: int, *, colluding: int) -> Finding:
         round_.unmask(name, agreements)
     fraction = recovered(round_.guess(victim), world.vectors[victim])
     seeds, wraps = round_.shares_known(victim)
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"{colluding} of {_SITES} sites and the aggregator hold {seeds} shares of {victim}'s self seed and "
         f"{wraps} of its wrap key, t = {_THRESHOLD}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

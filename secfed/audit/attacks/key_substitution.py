@@ -10,7 +10,7 @@ from privacy.secagg.envelope import open_envelope, seal_envelope
 from privacy.secagg.identity import Identity
 from privacy.secagg.messages import KeyAdvertisement, KeyConfirmation, KeyEncapsulation
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import RECOVERED, Finding, Tries, on_figure, protocol_attack
+from secfed.audit.finding import Finding, Tries, on_figure, protocol_attack, recovery
 from secfed.audit.impostors import attack_alone, impostor_roster, surround
 from secfed.audit.plain import not_applicable, reads_the_update
 from secfed.audit.rogue_round import context_of
@@ -27,12 +27,10 @@ def substituted_advertisements(target: Target, seed: int) -> Finding:
     tries = Tries()
     fraction = attack_alone(world, victim, tries=tries)
     named = sorted(world.clients[victim].excluded)
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"{victim} refused the keys of {len(named)} of {len(others)} peers by name; {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

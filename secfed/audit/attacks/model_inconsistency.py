@@ -7,7 +7,7 @@ CCS 2022. It needs no lie about keys, members or survivors.
 import numpy as np
 
 from secfed.audit.consortium import MODEL, Consortium
-from secfed.audit.finding import RECOVERED, Finding, Tries, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -35,12 +35,10 @@ def model_inconsistency(target: Target, seed: int) -> Finding:
     guesses = [round_.guess_sum(world.names), round_.guess(victim)]
     fraction = max(recovered(guess, world.vectors[victim]) for guess in guesses)
     noise = p_value(np.add.reduce(list(round_.uploads.values()), dtype=np.uint32))
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"the sum of the uploads has p = {noise:.2g} as noise; {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

@@ -5,7 +5,7 @@ Every message is signed under the digest of its round, and the client's stored s
 
 from privacy.secagg.requests import UnmaskRequest
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import Finding, Tries, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, Tries, on_figure, protocol_attack, recovered, recovery
 from secfed.audit.plain import not_applicable, reads_the_update
 from secfed.audit.rogue_round import RogueRound, context_of
 from secfed.audit.target import Target
@@ -79,12 +79,11 @@ def restart_from_disk(target: Target, seed: int) -> Finding:
     answer = tries(world.clients[victim].mask, changed)
     second = round_.uploads[world.names[0]] if answer is None else answer[1]
     fraction = recovered(first - second, world.vectors[victim] - changed)
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"after the restart, {tries}",
-        figure=fraction,
         unit=DIFFERENCE,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -104,12 +103,11 @@ def restored_backup(target: Target, seed: int) -> Finding:
     changed = world.encode(world.values[victim] / 2, label="changed")
     _, second = world.clients[victim].mask(changed)
     fraction = recovered(first - second, world.vectors[victim] - changed)
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"{victim} went on from an older copy of its state, and masked two updates alike",
-        figure=fraction,
         unit=DIFFERENCE,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

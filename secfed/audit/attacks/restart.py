@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from privacy.streams import Words
 from secfed.audit.attacks.replay import DIFFERENCE
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import Finding, Tries, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -30,12 +30,11 @@ def stage_restart(target: Target, seed: int) -> Finding:
     # Without a second upload, the attacker has nothing better than another site's.
     second = round_.uploads[bystander] if again is None else again[1]
     fraction = recovered(round_.uploads[victim] - second, world.vectors[victim] - changed)
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"a second upload was {'refused' if again is None else 'made under the same mask'}; {tries}",
-        figure=fraction,
         unit=DIFFERENCE,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -51,12 +50,11 @@ def round_restart(target: Target, seed: int) -> Finding:
     again = tries.accepts(_open, second, changed)
     rest = second.guess(victim) if again else first.guess(bystander)
     fraction = recovered(first.guess(victim) - rest, world.vectors[victim] - changed[victim])
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"round 2 was {'run a second time' if again else 'not run a second time'}; {tries}",
-        figure=fraction,
         unit=DIFFERENCE,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

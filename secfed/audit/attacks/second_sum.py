@@ -5,7 +5,7 @@ The difference of the two sums is then that site's update, exactly. Sites rememb
 """
 
 from secfed.audit.consortium import MODEL, Consortium
-from secfed.audit.finding import RECOVERED, Finding, Tries, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.successive_sums import exactness, open_sums
@@ -21,12 +21,10 @@ def same_model(target: Target, seed: int) -> Finding:
     fraction = 0.0
     if sums[0] is not None and sums[1] is not None:
         fraction = recovered(sums[0] - sums[1], world.vectors[victim])
-    return Finding(
+    return recovery(
+        fraction,
         control=f"the first sum of 7 sites is {exact}",
         outcome=f"second sum over the same model without {victim}: {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -52,12 +50,10 @@ def hidden_sum(target: Target, seed: int) -> Finding:
     for name in others:
         tries.accepts(second.unmask, name, agreements)
     fraction = recovered(whole - second.guess_sum(others), world.vectors[victim])
-    return Finding(
+    return recovery(
+        fraction,
         control=f"the first sum of 7 sites is {exactness(whole, world)}, opened with {len(asked)} of them",
         outcome=f"{len(agreements)} of 5 signatures for a second sum without {victim}; {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -71,12 +67,10 @@ def new_session(target: Target, seed: int) -> Finding:
     fraction = 0.0
     if first[0] is not None and second[0] is not None:
         fraction = recovered(first[0] - second[0], world.vectors[victim])
-    return Finding(
+    return recovery(
+        fraction,
         control=f"the first sum of 7 sites is {exactness(first[0], world)}",
         outcome=f"in a new session, a sum over the same model without {victim}: {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

@@ -5,7 +5,7 @@ Bonawitz et al. 2017 (eprint 2017/281), section 6.2; the bound 2 t > n + n_c is 
 """
 
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import RECOVERED, Finding, Tries, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -58,12 +58,11 @@ def smaller_sum(target: Target, seed: int) -> Finding:
         same_set = [found for other, found in agreements.items() if found and believed[other] == believed[name]]
         tries.accepts(round_.unmask, name, same_set)
     fraction = recovered(round_.guess_sum(kept), world.total(kept))
-    return Finding(
+    return recovery(
+        fraction,
         control=f"{control}; the smallest sum that t = 7 allows is over 7",
         outcome=f"a sum over 6 sites was {'opened' if fraction > 0.01 else 'not opened'}; {tries}",
-        figure=fraction,
         unit="fraction of coordinates of the sum over 6 of 10 sites",
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
@@ -98,13 +97,11 @@ def _two_sets(target: Target, seed: int, *, colluding: int) -> Finding:
 def _finding(round_: RogueRound, victim: str, *, control: str, tries: Tries) -> Finding:
     fraction = recovered(round_.guess(victim), round_.world.vectors[victim])
     seeds, wraps = round_.shares_known(victim)
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"the attacker holds {seeds} shares of {victim}'s self seed and {wraps} of its wrap key, "
         f"t = {round_.invitation.threshold}; {tries}",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 

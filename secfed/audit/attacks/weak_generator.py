@@ -11,7 +11,7 @@ from privacy.secagg.envelope import open_envelope
 from privacy.secagg.messages import ShareMessage
 from privacy.secagg.sealing import commit_secret, open_wrap
 from secfed.audit.consortium import Consortium, HonestRound
-from secfed.audit.finding import RECOVERED, Finding, on_figure, protocol_attack, recovered
+from secfed.audit.finding import Finding, on_figure, protocol_attack, recovered, recovery
 from secfed.audit.plain import not_applicable, reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -59,12 +59,10 @@ def guessed_seed(target: Target, seed: int) -> Finding:
             _open_wrap(round_, victim, dealt, key=seeded_bytes(candidate, call=_WRAP_KEY_CALL, count=32))
             break
     fraction = recovered(round_.guess(victim), world.vectors[victim])
-    return Finding(
+    return recovery(
+        fraction,
         control=control,
         outcome=f"of 2^{SEED_BITS} seeds, {'none gives' if found is None else 'one gives'} what {victim} committed to",
-        figure=fraction,
-        unit=RECOVERED,
-        verdict=on_figure(fraction, above=0.01),
     )
 
 
