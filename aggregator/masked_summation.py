@@ -94,9 +94,13 @@ class MaskedSummation(Session):
         round_ = self._next if self._next is not None else self._invite(task.sequence)
         dealt = self._dealt
         self._next, self._dealt = None, {}
+        started = time.perf_counter()
+        model_hash = model_digest(task.model, self.layout)
+        bound = self._bound_to(model_hash)
+        costs.protection_seconds += time.perf_counter() - started
         try:
-            self._share(task, round_, dealt, costs)
-            self._train(task, round_, costs, seen=seen)
+            self._share(task, round_, dealt, costs, bound=bound)
+            self._train(task, round_, costs, model_hash=model_hash, bound=bound, seen=seen)
             self._agree(task, round_, costs)
             return self._unmask(task, round_, costs)
         except HostileInputError as error:
@@ -118,9 +122,9 @@ class MaskedSummation(Session):
         invited = [name for name in self.server.ready if name in here and name not in self.misconduct.banned]
         return self.server.invite(round_number=sequence, invited=invited, threshold=self.plan.protection.threshold)
 
-    def _bound_to(self, task: RoundTask) -> frozenset[str] | None:
+    def _bound_to(self, model_hash: bytes) -> frozenset[str] | None:
         """Whom an earlier unmasking over the same model binds the round to, without those who cheated in it."""
-        bound = self.half_opened.survivors_over(model_digest(task.model, self.layout))
+        bound = self.half_opened.survivors_over(model_hash)
         return None if bound is None else bound - set(self.misconduct.banned)
 
     def _node_of(self) -> dict[str, int]:
@@ -131,9 +135,17 @@ class MaskedSummation(Session):
         extra = () if node in self._confirmed else self._confirmations
         return Request(stage=Stage.SHARE, binding=self.binding(task), payloads=(round_.invitation, *extra))
 
-    def _share(self, task: RoundTask, round_: SecAggRound, dealt: dict[int, bytes], costs: Costs) -> None:
+    def _share(
+        self,
+        task: RoundTask,
+        round_: SecAggRound,
+        dealt: dict[int, bytes],
+        costs: Costs,
+        *,
+        bound: frozenset[str] | None,
+    ) -> None:
         """Fix who takes part; whoever has not dealt its shares yet is asked for them now."""
-        nodes, bound = self._node_of(), self._bound_to(task)
+        nodes = self._node_of()
         wanted = {
             name: nodes[name]
             for name in round_.invited
@@ -154,10 +166,19 @@ class MaskedSummation(Session):
         costs.lost.update(round_.excluded)
         self.require(len(round_.cohort), Stage.SHARE, costs, threshold=self.min_cohort)
 
-    def _train(self, task: RoundTask, round_: SecAggRound, costs: Costs, *, seen: Uploads) -> None:
+    def _train(
+        self,
+        task: RoundTask,
+        round_: SecAggRound,
+        costs: Costs,
+        *,
+        model_hash: bytes,
+        bound: frozenset[str] | None,
+        seen: Uploads,
+    ) -> None:
         started = time.perf_counter()
         announcement = round_.announce(
-            model_hash=model_digest(task.model, self.layout),
+            model_hash=model_hash,
             plan_hash=self.run,
             vector_length=self.slots.length,
             previous=self.transcript.previous,
@@ -192,7 +213,6 @@ class MaskedSummation(Session):
         costs.count(exchange, names=self.names, protection=False)
         self._leave(exchange.silent)
         self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=self.min_cohort)
-        bound = self._bound_to(task)
         if bound is not None and bound != set(round_.uploaded):
             raise TooFewSurvivorsError(
                 f"sites have begun to open a sum over this model with {sorted(bound)} and open no other; "

@@ -134,7 +134,7 @@ class Participant:
         client = None
         if plan.protection.mode == "masked":
             client = self.site.protocol_client()
-            complaint = self._enter_round(request, client, model_hash=model_digest(model, layout))
+            complaint = self._enter_round(request, session, client, model_hash=model_digest(model, layout))
             if complaint is not None:
                 self.site.keep(client)
                 return self._reply(request, complaint)
@@ -192,9 +192,10 @@ class Participant:
         )
         return self._reply(request, header, vector=vector)
 
-    def _enter_round(self, request: Request, client: SecAggClient, *, model_hash: bytes) -> bytes | None:
+    def _enter_round(
+        self, request: Request, session: Session, client: SecAggClient, *, model_hash: bytes
+    ) -> bytes | None:
         """Check what the round is about and what the others dealt, before hours of training; maybe a complaint."""
-        session = self._session(request)
         if not request.payloads:
             raise PolicyRefusal("the train stage carries no announcement")
         announced = RoundAnnouncement.from_bytes(request.payloads[0])
