@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from aggregator.absentees import Absentees
 from aggregator.admission import SiteChannel
 from aggregator.checkpoint import Checkpoints
-from aggregator.folder import CHECKPOINTS, EVIDENCE, HALF_OPENED, TRANSCRIPT, AggregatorFolder
+from aggregator.folder import AggregatorFolder
 from aggregator.half_opened import HalfOpened
 from aggregator.masked_summation import MaskedRecord, MaskedSummation
 from aggregator.misconduct import Misconduct
@@ -28,6 +28,7 @@ from aggregator.transcript import Transcript
 from privacy.errors import HostileInputError
 from privacy.fixed_point import VectorFormat, decode_sum
 from privacy.secagg.transcript import Retention
+from secfed.aggregator_files import CHECKPOINTS, EVIDENCE, HALF_OPENED, TRANSCRIPT
 from secfed.config import TrainingPlan
 from secfed.errors import RoundAborted
 from secfed.parameters import model_digest

@@ -18,22 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.secagg.roster import Roster, verify_roster
+from secfed.aggregator_files import ANCHOR, INITIAL, JOURNAL, PLAN, ROSTER, SIMULATED, SITES, VIEW
 from secfed.config import TrainingPlan
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, load_vector
-
-PLAN = "plan.json"
-SITES = "sites.json"
-INITIAL = "initial.safetensors"
-ROSTER = "roster.cbor"
-ANCHOR = "anchor.pub"
-JOURNAL = "journal.jsonl"
-VIEW = "aggregator-view.json"
-CHECKPOINTS = "checkpoints"
-TRANSCRIPT = "transcript"
-EVIDENCE = "evidence"
-SIMULATED = "simulated"
-HALF_OPENED = "half-opened.json"
 
 
 class AggregatorFolder:

@@ -16,15 +16,13 @@ from privacy.secagg.round_check import RoundFacts
 from privacy.secagg.session_check import SessionFacts
 from privacy.secagg.transcript import RoundEntry, SessionEntry, entry_name
 from privacy.secagg.verifier import CheckedEntry
+from secfed.aggregator_files import CHECKPOINTS, INITIAL, PLAN
 from secfed.config import TrainingPlan
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, load_vector, model_digest
 from secfed.protected_vector import unpack_sum, vector_format
 from secfed.server_optimizer import ServerState, step
 
-PLAN = "plan.json"
-INITIAL = "initial.safetensors"
-CHECKPOINTS = "checkpoints"
 FINAL = "model.safetensors"
 
 STEPPED = "the model after the round is the server's step on the replayed sum, bit for bit"

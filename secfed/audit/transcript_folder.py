@@ -14,7 +14,6 @@ from privacy.secagg.receipt import Receipt
 from privacy.secagg.transcript import ENTRIES, HEAD, SUM, RoundEntry, entry_name, vector_name
 from privacy.secagg.verifier import CheckedEntry
 
-TRANSCRIPT = "transcript"
 RECEIPTS = "sites/*/books/receipts.jsonl"
 
 

@@ -14,12 +14,12 @@ from privacy.secagg.findings import Finding, Findings
 from privacy.secagg.receipt import Receipt
 from privacy.secagg.transcript import AbortEntry, RoundEntry, SessionEntry, entry_name
 from privacy.secagg.verifier import CheckedEntry, TranscriptVerifier
-from secfed.audit.model_replay import CHECKPOINTS, PLAN, ModelReplay
-from secfed.audit.transcript_folder import RECEIPTS, TRANSCRIPT, TranscriptFolder, read_receipts
+from secfed.aggregator_files import ANCHOR, CHECKPOINTS, PLAN, TRANSCRIPT
+from secfed.audit.model_replay import ModelReplay
+from secfed.audit.transcript_folder import RECEIPTS, TranscriptFolder, read_receipts
 from secfed.config import TrainingPlan
 from secfed.errors import RunFolderError
 
-ANCHOR = "anchor.pub"
 ANCHOR_BYTES = 32
 PLAIN = "plain: updates travelled in the clear, so there is nothing masked to verify"
 MISSING = "the transcript of a masked run is missing"

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.checkpoint import Checkpoints
-from aggregator.folder import CHECKPOINTS, AggregatorFolder
+from aggregator.folder import AggregatorFolder
 from clients.device import device_description, torch_device
 from clients.evaluation import predict, score_case
 from clients.site import Site
 from clients.training import samples_for
+from secfed.aggregator_files import CHECKPOINTS
 from secfed.config import RunConfig
 from secfed.data.cases import LABEL_MAPS, LabelMap
 from secfed.data.preprocessing import PreparedCase

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.folder import INITIAL, PLAN, SIMULATED, SITES
+from secfed.aggregator_files import INITIAL, PLAN, SIMULATED, SITES
 from secfed.config import RunConfig, SiteConfig
 from secfed.data.cases import LABEL_MAPS
 from secfed.engines.job import Job

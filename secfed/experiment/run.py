@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aggregator.folder import JOURNAL, VIEW, read_journal
+from aggregator.folder import read_journal
 from clients.books import HISTOGRAM, TIMINGS
+from secfed.aggregator_files import JOURNAL, VIEW
 from secfed.config import RunConfig
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
 from secfed.experiment.checks import check_run

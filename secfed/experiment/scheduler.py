@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from aggregator.folder import JOURNAL, read_journal
+from aggregator.folder import read_journal
+from secfed.aggregator_files import JOURNAL
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
 from secfed.errors import RoundAborted, SecfedError
 from secfed.experiment.job_process import TESTED, JobOrder, execute, read_failure

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from small_federation import config, digest, journal, provision, site_log, train
 
-from aggregator.folder import EVIDENCE
 from privacy.secagg import client_round, dealing
 from privacy.secagg.blame import convict
 from privacy.secagg.messages import Complaint
+from secfed.aggregator_files import EVIDENCE
 
 CHEATER = "mr-b"
 OTHERS = ["ct-a", "ct-b", "mr-a"]

@@ -9,7 +9,8 @@ from small_federation import config, digest, journal, last_state, provision, tra
 
 from aggregator import checkpoint
 from aggregator.checkpoint import Checkpoints
-from aggregator.folder import JOURNAL, AggregatorFolder
+from aggregator.folder import AggregatorFolder
+from secfed.aggregator_files import JOURNAL
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, TensorSpec
 from secfed.server_optimizer import ServerState

@@ -16,7 +16,8 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 import aggregator.app
 import clients.app
 from aggregator.checkpoint import Checkpoints
-from aggregator.folder import CHECKPOINTS, AggregatorFolder
+from aggregator.folder import AggregatorFolder
+from secfed.aggregator_files import CHECKPOINTS
 from secfed.config import RunConfig, parse_run_config
 from secfed.data.cases import ABDOMEN
 from secfed.engines.in_process import InProcessGrid, Intercept
