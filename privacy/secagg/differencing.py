@@ -75,13 +75,17 @@ class OpenedSums:
                     bytes(context),
                     list(last),
                     list(sets),
-                ] if suite == SUITE and len(records) % (2 * _DIGEST) == 0:
+                ] if (
+                    suite == SUITE
+                    and len(records) % (2 * _DIGEST) == 0
+                    and len(texts := tuple(item for item in sets if isinstance(item, str))) == len(sets)
+                ):
                     return cls(
                         records=records,
                         last_model=model,
                         last_context=context,
                         last_survivors=tuple(parse_name(name) for name in last),
-                        survivor_sets=tuple(str(item) for item in sets),
+                        survivor_sets=texts,
                     )
         except HostileInputError as error:
             raise MisuseError(f"the record of opened sums cannot be read: {error}") from error

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from secagg_world import World, announced
 
+from privacy.cbor import to_cbor
 from privacy.errors import HostileInputError, MisuseError, ProvenCheatingError
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.differencing import NOTHING_OPENED, OpenedSums
@@ -224,3 +225,11 @@ def test_only_what_was_unmasked_counts():
 def test_rules_are_settings_of_the_site():
     floors = ClientFloors(min_cohort=2)
     assert (floors.second_sum, floors.min_cohort_change) == ("same survivors", 1)
+
+
+def test_a_survivor_set_that_is_no_text_is_damage_and_not_read_as_one():
+    stored = OpenedSums(survivor_sets=("a,b",)).to_bytes()
+    changed = stored.replace(to_cbor("a,b"), to_cbor(b"a,b"))
+    assert changed != stored
+    with pytest.raises(MisuseError, match="damaged"):
+        OpenedSums.from_bytes(changed)
