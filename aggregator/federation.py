@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 
 from aggregator.absentees import Absentees
 from aggregator.admission import SiteChannel
-from aggregator.checkpoint import Checkpoints
+from secfed.checkpoint import Checkpoints
 from aggregator.folder import AggregatorFolder
 from aggregator.half_opened import HalfOpened
 from aggregator.masked_summation import MaskedRecord, MaskedSummation

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from privacy.clipping import clip_by_l2_norm
 from privacy.fixed_point import VectorFormat, encode
 from privacy.streams import Keystream, derive_key
-from secfed.config import ProtectionConfig, TrainingPlan
+from secfed.config import TrainingPlan
 from secfed.parameters import ParameterLayout
 from secfed.protected_vector import BUFFER_LIMIT, ModelUpdate, pack
 
@@ -68,6 +68,5 @@ def rounding_stream(key: bytes, *, plan: TrainingPlan, server_round: int) -> Key
 
     How updates travel is left out of the plan here, because integers must not depend on it.
     """
-    unprotected = plan.model_copy(update={"protection": ProtectionConfig()})
-    context: dict[str, bytes | int | str] = {"plan": unprotected.digest(), "round": server_round}
+    context: dict[str, bytes | int | str] = {"plan": plan.unprotected_digest(), "round": server_round}
     return Keystream(derive_key(key, label="stochastic rounding", context=context))

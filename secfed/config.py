@@ -23,6 +23,8 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 ModalityName = Literal["CT", "MR"]
+ProtectionMode = Literal["plain", "masked", "encrypted"]
+EncryptionScheme = Literal["bfv", "ckks"]
 ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
 Source = typing.TypeVar("Source", bound="DataSource")
 
@@ -211,13 +213,15 @@ class FederationConfig(Table):
 
 
 class ProtectionConfig(Table):
-    """How updates travel. `threshold` defaults to floor(2 n / 3) + 1 (privacy.secagg).
+    """How updates travel. `threshold` defaults to floor(2 n / 3) + 1 (privacy.secagg): fewer open, or make, no sum.
 
-    `keep_uploads` says of how many of the last rounds the transcript keeps masked uploads and sums, so that an auditor
-    can replay them bit for bit; the signed record of every round is always kept.
+    "masked" shows the aggregator the sum of a round, "encrypted" not even that; `scheme` is for the latter, "bfv" is
+    exact, "ckks" is for comparison. `keep_uploads` says of how many of the last rounds the transcript keeps protected
+    uploads and sums, so that an auditor can replay them bit for bit; the signed record of every round is always kept.
     """
 
-    mode: Literal["plain", "masked"] = "masked"
+    mode: ProtectionMode = "masked"
+    scheme: EncryptionScheme = "bfv"
     threshold: PositiveInt | None = None
     keep_uploads: Literal["all", "none"] | PositiveInt = 1
 
@@ -271,6 +275,10 @@ class TrainingPlan(Table):
         """SHA-256 over canonical JSON: sorted keys, no white space."""
         return _digest(self)
 
+    def unprotected_digest(self) -> bytes:
+        """The digest of everything but how updates travel: what the integers of an update may depend on."""
+        return _digest(self, exclude={"protection"})
+
 
 class RunConfig(TrainingPlan):
     """A whole run: the plan, the sites, the test sets and the references to train beside it."""
@@ -308,8 +316,8 @@ class RunConfig(TrainingPlan):
         return _digest(self).hex()
 
 
-def _digest(model: BaseModel) -> bytes:
-    text = json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+def _digest(model: BaseModel, *, exclude: set[str] | None = None) -> bytes:
+    text = json.dumps(model.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()
 
 

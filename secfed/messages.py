@@ -1,22 +1,33 @@
 """What sites and aggregator say to each other, as frozen records, and their form on Flower's wire.
 
 One exchange is one request and one reply. A `Request` carries a CBOR header (version, stage, run, session, round), a
-list of opaque protocol messages (signed and parsed by privacy.secagg) and at most one vector. Parsing is strict: an
-unknown version, a missing field, a wrong type or an oversized part raises `BadMessage`, which never travels.
+list of opaque protocol messages (signed and parsed by privacy.secagg or privacy.he), and at most one vector or one
+attachment of bytes. Parsing is strict: an unknown version, a missing field, a wrong type or an oversized part raises
+`BadMessage`, which never travels. The letters say in which runs a stage occurs: plain, masked, encrypted.
 
-    stage        Flower message type   request carries               reply carries              masked  plain
-    join         query.join            plan, layout                  key advertisement             x      x
-    encapsulate  query.encapsulate     all advertisements            encapsulations                x
-    confirm      query.confirm         all encapsulations            confirmation tags             x
-    share        query.share           invitation, (tags)            wrapped and sealed shares     x
-    train        train                 model, announcement, shares   header and uint32 vector      x      x
-    agree        query.agree           survivors' signed headers     a signature on their set      x
-    unmask       query.unmask          agreements, (invitation)      shares, (next round's shares) x
+    stage        Flower message type   request carries                reply carries                  runs
+    join         query.join            plan, layout                   key advertisement              p m e
+    encapsulate  query.encapsulate     all advertisements             encapsulations                 m e
+    confirm      query.confirm         all encapsulations             confirmation tags              m e
+    offer        query.offer           all confirmation tags          offer; sealed group key        e
+    take         query.take            all offers; sealed group key   key confirmation               e
+    share        query.share           invitation, (tags)             wrapped and sealed shares      m
+    train        train                 model                          uint32 vector                  p
+                                       model, announcement, shares    header; uint32 vector          m
+                                       announcement, headers of the   header; ciphertext             e
+                                       sum before; that sum
+    agree        query.agree           survivors' signed headers      a signature on their set       m
+    unmask       query.unmask          agreements, (invitation)       shares, (next round's shares)  m
+    snapshot     query.snapshot        nothing                        header; sealed model           e
+    restore      query.restore         header; sealed model           nothing                        e
+    end          query.end             as for train                   final model's tag              e
+    finish       query.finish          all tags                       nothing                        e
 
 A masked round takes three exchanges: train, agree, unmask; the last one also deals the shares of the next round. The
-`share` stage is for a session's first round, and for sites that were not there when the others dealt.
+`share` stage is for a session's first round, and for sites that were not there when the others dealt. An encrypted
+round takes one, `train`; in a site's first request of a session after `take` all key confirmations follow the payloads.
 
-Runs at both sides. Protects nothing: confidentiality and integrity of the payloads come from privacy.secagg and TLS.
+Runs at both sides. Protects nothing: confidentiality and integrity of the payloads come from privacy and TLS.
 """
 
 from dataclasses import dataclass, field
@@ -30,12 +41,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from privacy import cbor
 from privacy.errors import HostileInputError
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_PAYLOADS = 1100
 MAX_PAYLOAD_BYTES = 8 * 2**20
 _RECORD = "secfed"
 _VECTOR = "vector"
+_ATTACHMENT = "attachment"
 
 
 class BadMessage(Exception):  # noqa: N818 - the name says what it is
@@ -48,10 +60,16 @@ class Stage(StrEnum):
     JOIN = "join"
     ENCAPSULATE = "encapsulate"
     CONFIRM = "confirm"
+    OFFER = "offer"
+    TAKE = "take"
     SHARE = "share"
     TRAIN = "train"
     AGREE = "agree"
     UNMASK = "unmask"
+    SNAPSHOT = "snapshot"
+    RESTORE = "restore"
+    END = "end"
+    FINISH = "finish"
 
     @property
     def message_type(self) -> str:
@@ -78,17 +96,19 @@ class Request:
     fields: dict[str, Any] = field(default_factory=dict)
     payloads: tuple[bytes, ...] = ()
     vector: npt.NDArray[np.float32] | None = None
+    attachment: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """Site to aggregator. `site` is a claim; in masked runs the signed payloads prove it."""
+    """Site to aggregator. `site` is a claim; in masked and encrypted runs the signed payloads prove it."""
 
     stage: Stage
     binding: Binding
     site: str
     payloads: tuple[bytes, ...] = (b"",)
     vector: npt.NDArray[np.uint32] | None = None
+    attachment: bytes | None = None
 
     @property
     def payload(self) -> bytes:
@@ -106,7 +126,9 @@ class Refusal:
     reason: str
 
 
-REFUSAL_REASONS = ("policy", "protocol", "data", "range", "internal")
+REFUSAL_REASONS = ("policy", "protocol", "data", "range", "internal", "stale", "sum")
+"""The last two occur in encrypted runs: an earlier sum is missing at the site; the sum that it was shown is no sum of
+the announced contributors' updates."""
 
 
 def encode_request(request: Request) -> RecordDict:
@@ -118,7 +140,7 @@ def encode_request(request: Request) -> RecordDict:
         **_binding_fields(request.binding),
         "fields": request.fields,
     }
-    return _records(header, request.payloads, request.vector)
+    return _records(header, request.payloads, request.vector, request.attachment)
 
 
 def encode_reply(reply: Reply) -> RecordDict:
@@ -130,7 +152,7 @@ def encode_reply(reply: Reply) -> RecordDict:
         **_binding_fields(reply.binding),
         "site": reply.site,
     }
-    return _records(header, reply.payloads, reply.vector)
+    return _records(header, reply.payloads, reply.vector, reply.attachment)
 
 
 def encode_refusal(refusal: Refusal) -> RecordDict:
@@ -143,23 +165,32 @@ def encode_refusal(refusal: Refusal) -> RecordDict:
         "site": refusal.site,
         "reason": refusal.reason,
     }
-    return _records(header, (), None)
+    return _records(header, (), None, None)
 
 
-def decode_request(records: RecordDict, *, max_vector_length: int) -> Request:
+def decode_request(records: RecordDict, *, max_vector_length: int, max_attachment_bytes: int = 0) -> Request:
     """Parse an untrusted request; raises BadMessage."""
     header, payloads, vector = _parse(records, np.dtype(np.float32), max_vector_length)
+    attachment = _attachment(records.get(_ATTACHMENT), max_attachment_bytes)
     if _text(header, "kind") != "request":
         raise BadMessage(f"expected a request, got {header.get('kind')!r}")
     fields = header.get("fields")
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise BadMessage("fields must map names to values")
-    return Request(stage=_stage(header), binding=_binding(header), fields=fields, payloads=payloads, vector=vector)
+    return Request(
+        stage=_stage(header),
+        binding=_binding(header),
+        fields=fields,
+        payloads=payloads,
+        vector=vector,
+        attachment=attachment,
+    )
 
 
-def decode_reply(records: RecordDict, *, max_vector_length: int) -> Reply | Refusal:
+def decode_reply(records: RecordDict, *, max_vector_length: int, max_attachment_bytes: int = 0) -> Reply | Refusal:
     """Parse an untrusted reply; raises BadMessage."""
     header, payloads, vector = _parse(records, np.dtype(np.uint32), max_vector_length)
+    attachment = _attachment(records.get(_ATTACHMENT), max_attachment_bytes)
     stage, binding, site = _stage(header), _binding(header), _text(header, "site")
     match _text(header, "kind"):
         case "refusal":
@@ -170,7 +201,9 @@ def decode_reply(records: RecordDict, *, max_vector_length: int) -> Reply | Refu
         case "reply":
             if not 1 <= len(payloads) <= (2 if stage is Stage.UNMASK else 1):
                 raise BadMessage(f"a reply to stage '{stage}' carries {len(payloads)} payloads")
-            return Reply(stage=stage, binding=binding, site=site, payloads=payloads, vector=vector)
+            return Reply(
+                stage=stage, binding=binding, site=site, payloads=payloads, vector=vector, attachment=attachment
+            )
         case kind:
             raise BadMessage(f"expected a reply, got {kind!r}")
 
@@ -179,6 +212,7 @@ def _records(
     header: dict[str, Any],
     payloads: tuple[bytes, ...],
     vector: npt.NDArray[np.float32] | npt.NDArray[np.uint32] | None,
+    attachment: bytes | None,
 ) -> RecordDict:
     records = RecordDict()
     config = ConfigRecord({"header": cbor.to_cbor(header)})
@@ -191,6 +225,10 @@ def _records(
         little = np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<"))
         records[_VECTOR] = ArrayRecord(
             {"vector": Array(dtype=str(vector.dtype), shape=tuple(vector.shape), stype="raw", data=little.tobytes())}
+        )
+    if attachment is not None:
+        records[_ATTACHMENT] = ArrayRecord(
+            {"bytes": Array(dtype="uint8", shape=(len(attachment),), stype="raw", data=attachment)}
         )
     return records
 
@@ -231,6 +269,19 @@ def _vector(record: object, dtype: np.dtype[Any], max_length: int) -> npt.NDArra
     if array.shape[0] > max_length or len(array.data) != array.shape[0] * dtype.itemsize:
         raise BadMessage(f"the vector's length {array.shape[0]} does not fit its bytes or the limit {max_length}")
     return np.frombuffer(array.data, dtype=dtype.newbyteorder("<"))
+
+
+def _attachment(record: object, max_bytes: int) -> bytes | None:
+    if record is None:
+        return None
+    if not isinstance(record, ArrayRecord) or list(record.keys()) != ["bytes"]:
+        raise BadMessage("the attachment record must hold exactly one array of bytes")
+    array = record["bytes"]
+    if array.stype != "raw" or array.dtype != "uint8" or len(array.shape) != 1:
+        raise BadMessage(f"the attachment must be a flat uint8 array, got {array.dtype} {tuple(array.shape)}")
+    if len(array.data) > max_bytes or len(array.data) != array.shape[0]:
+        raise BadMessage(f"an attachment of {len(array.data)} bytes is malformed or above the limit of {max_bytes}")
+    return array.data
 
 
 def _binding_fields(binding: Binding) -> dict[str, Any]:

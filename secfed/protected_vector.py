@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.fixed_point import Segment, VectorFormat
-from secfed.config import FederationConfig, TrainingPlan
+from privacy.he.parameters import HeParameters
+from secfed.config import FederationConfig, ProtectionConfig, TrainingPlan
 from secfed.parameters import ParameterLayout
 
 BUFFER_LIMIT = 8192.0
@@ -82,6 +83,17 @@ def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: i
     segments.append(Segment(name="weight", length=1, max_abs=1.0))
     segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
     return VectorFormat(segments=tuple(segments), max_clients=cohort_size)
+
+
+def encryption_parameters(slots: VectorFormat, protection: ProtectionConfig) -> HeParameters:
+    """What an encrypted run's vectors are encrypted under: every party computes it, so nobody is offered a weaker one.
+
+    Raises:
+        RangeError: more sites than the scheme adds up without error.
+    """
+    if protection.scheme == "bfv":
+        return HeParameters.for_format(slots)
+    return HeParameters.approximate(max_clients=max(2, slots.max_clients))
 
 
 def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]:

@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import Field, ValidationError
 
-from secfed.config import ModalityName, PositiveInt, SiteName, Table, TrainingPlan, describe_validation_error
+from secfed.config import (
+    EncryptionScheme,
+    ModalityName,
+    PositiveInt,
+    ProtectionMode,
+    SiteName,
+    Table,
+    TrainingPlan,
+    describe_validation_error,
+)
 from secfed.errors import ConfigError, PolicyRefusal
 
 SITE_FILE = "site.toml"
@@ -25,7 +34,8 @@ class SitePolicy(Table):
     `min_samples_per_round` is for the site's own slices or patches: an update over few of them shows them.
     """
 
-    protection: tuple[Literal["plain", "masked"], ...] = ("masked",)
+    protection: tuple[ProtectionMode, ...] = ("masked",)
+    encryption_schemes: tuple[EncryptionScheme, ...] = ("bfv",)
     min_cohort: PositiveInt = 3
     min_threshold: PositiveInt | None = None
     min_cohort_change: PositiveInt = 1
@@ -40,6 +50,11 @@ class SitePolicy(Table):
             raise PolicyRefusal(
                 f"the run asks for protection = '{plan.protection.mode}', "
                 f"but this site's policy allows only {list(self.protection)}"
+            )
+        if plan.protection.mode == "encrypted" and plan.protection.scheme not in self.encryption_schemes:
+            raise PolicyRefusal(
+                f"the run asks for protection.scheme = '{plan.protection.scheme}', "
+                f"but this site's policy allows only {list(self.encryption_schemes)}"
             )
         if num_parameters > self.max_parameters:
             raise PolicyRefusal(

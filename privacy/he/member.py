@@ -32,6 +32,7 @@ from typing import NoReturn, Self
 from privacy.entropy import SYSTEM_ENTROPY, Entropy
 from privacy.errors import HostileInputError, MisuseError
 from privacy.he import member_round, member_setup
+from privacy.he.errors import UnreadableSumError
 from privacy.he.key_holder import GroupKey
 from privacy.he.member_round import Snapshot
 from privacy.he.member_setup import Site
@@ -163,6 +164,11 @@ class GroupMember:
         return self._state.completed
 
     @property
+    def model_hash(self) -> bytes:
+        """The SHA-256 of the model that the site stands on."""
+        return self._state.model_hash
+
+    @property
     def last_round(self) -> int:
         """The newest round number that the site accepted; only later ones are."""
         return self._state.last_round
@@ -270,7 +276,8 @@ class GroupMember:
             TooFewSurvivorsError: the sum has fewer contributors than its minimum, or too few sites confirmed the key.
             HostileInputError: malformed, for another session, run, roster, key or parameters, not newer, below a floor;
                 or the headers are not those of one round on one model, this site's own among them; or the sum is
-                another one than announced or does not decrypt for exactly these contributors.
+                another one than announced.
+            UnreadableSumError: the sum does not decrypt for exactly these contributors, or too many have not before.
         """
         self._require(*_HOLDING)
         following, found = member_round.accept(self._state, self._site(), announcement, previous, total)
@@ -360,16 +367,16 @@ class GroupMember:
 
     def _decrypt(self, found: member_round.CheckedSum, *, max_abs: int) -> Words:
         if self._state.failed_sums >= MAX_FAILED_SUMS:
-            raise HostileInputError(
+            raise UnreadableSumError(
                 f"{MAX_FAILED_SUMS} sums of this run did not decrypt at this site; it looks at no more under this key. "
                 "Start a new run, with a new key"
             )
         key = self._open_key()
         try:
             return found.decrypt(key, max_abs=max_abs)
-        except HostileInputError:
+        except HostileInputError as error:
             self._state = replace(self._state, failed_sums=self._state.failed_sums + 1)
-            raise
+            raise UnreadableSumError(error.reason) from error
 
     def _site(self, *, session: bytes | None = None) -> Site:
         """Everything that a step needs beside the state."""

@@ -123,7 +123,7 @@ def run_small(
 
     import aggregator.app
     import clients.app
-    from aggregator.checkpoint import Checkpoints
+    from secfed.checkpoint import Checkpoints
     from aggregator.folder import AggregatorFolder
     from secfed.aggregator_files import CHECKPOINTS, INITIAL
     from secfed.engines.in_process import InProcessGrid

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.checkpoint import Checkpoints
+from secfed.checkpoint import Checkpoints
 from aggregator.folder import AggregatorFolder
 from clients.device import device_description, torch_device
 from clients.evaluation import predict, score_case

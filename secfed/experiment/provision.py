@@ -7,15 +7,13 @@ keeps its identities and its initial model.
 import json
 from pathlib import Path
 
-import numpy as np
-
 from secfed.aggregator_files import INITIAL, PLAN, SIMULATED, SITES
 from secfed.config import RunConfig, SiteConfig
 from secfed.data.cases import LABEL_MAPS
 from secfed.engines.job import Job
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
-from secfed.model import flatten, initial_model, state_layout
+from secfed.model import initial_vector
 from secfed.parameters import save_vector
 from secfed.provisioning import provision_simulation
 from secfed.site_config import SiteData, SiteFile, SitePolicy
@@ -54,16 +52,17 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
                 )
                 for source in spec.participants[name]
             ),
-            policy=SitePolicy(protection=(spec.plan.protection.mode,), min_cohort=spec.plan.federation.min_cohort),
+            policy=SitePolicy(
+                protection=(spec.plan.protection.mode,),
+                encryption_schemes=(spec.plan.protection.scheme,),
+                min_cohort=spec.plan.federation.min_cohort,
+            ),
         )
     provision_simulation(seed=config.seed, sites=sites, aggregator_folder=job.aggregator_folder)
     (job.aggregator_folder / SIMULATED).touch()
     (job.aggregator_folder / PLAN).write_text(spec.plan.model_dump_json(indent=1), encoding="utf-8")
     (job.aggregator_folder / SITES).write_text(json.dumps(sorted(job.site_names)), encoding="utf-8")
-    model = initial_model(spec.plan.model, LABEL_MAPS[spec.plan.task].num_classes, config.seed)
-    layout = state_layout(model, spec.plan.training.optimizer_state)
-    vector = np.zeros(layout.size, np.float32)
-    vector[: layout.model_size] = flatten(model)
+    vector, layout = initial_vector(spec.plan, num_classes=LABEL_MAPS[spec.plan.task].num_classes)
     save_vector(job.aggregator_folder / INITIAL, vector, layout, metadata={"seed": str(config.seed)})
     ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
     return job

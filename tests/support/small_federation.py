@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 import aggregator.app
 import clients.app
-from aggregator.checkpoint import Checkpoints
+from secfed.checkpoint import Checkpoints
 from aggregator.folder import AggregatorFolder
 from secfed.aggregator_files import CHECKPOINTS
 from secfed.config import RunConfig, parse_run_config

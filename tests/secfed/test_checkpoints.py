@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from small_federation import config, digest, journal, last_state, provision, train
 
-from aggregator import checkpoint
-from aggregator.checkpoint import Checkpoints
+from secfed import checkpoint
+from secfed.checkpoint import Checkpoints
 from aggregator.folder import AggregatorFolder
 from secfed.aggregator_files import JOURNAL
 from secfed.errors import RunFolderError
@@ -45,8 +45,10 @@ def test_only_the_newest_checkpoints_stay_on_disk(tmp_path):
     for completed in range(1, 6):
         checkpoints.save(state(completed), LAYOUT)
     assert sorted(path.name for path in tmp_path.glob("round-*")) == [
+        "round-000004.json",
         "round-000004.momentum.npy",
         "round-000004.safetensors",
+        "round-000005.json",
         "round-000005.momentum.npy",
         "round-000005.safetensors",
     ]

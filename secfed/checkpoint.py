@@ -1,0 +1,102 @@
+"""The model and the server's momentum after a round, on disk: written whole or not at all.
+
+A checkpoint is `round-000012.safetensors` (the model, one tensor each, loadable anywhere), `round-000012.momentum.npy`
+and `round-000012.json` with their digests; it counts from the moment `latest.json` names it, which is replaced
+atomically and last. A kill at any point leaves the previous checkpoint in force.
+
+Kept by whoever takes the server's step: the aggregator, and in encrypted runs every site. Holds only what that party
+knows anyway; files are neither signed nor encrypted.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from secfed.errors import RunFolderError
+from secfed.parameters import ParameterLayout, load_vector, model_digest, save_vector
+from secfed.server_optimizer import ServerState
+
+LATEST = "latest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one job in `folder`; the newest `keep` of them stay on disk.
+
+    Without `durable` nothing is flushed: a killed process still leaves whole files, a power cut may not.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 3, durable: bool = True) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.durable = durable
+
+    def save(self, state: ServerState, layout: ParameterLayout) -> None:
+        """Make `state` durable."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stem = f"round-{state.completed:06d}"
+        save_vector(
+            self.folder / f"{stem}.safetensors",
+            state.model,
+            layout,
+            metadata={"completed": str(state.completed)},
+            durable=self.durable,
+        )
+        temporary = self.folder / f".{stem}.momentum"
+        with temporary.open("wb") as file:
+            np.save(file, state.momentum)
+            self._flush(file.fileno())
+        temporary.replace(self.folder / f"{stem}.momentum.npy")
+        digests = {
+            "completed": state.completed,
+            "model": model_digest(state.model, layout).hex(),
+            "momentum": _momentum_digest(state.momentum),
+        }
+        for name in (f"{stem}.json", LATEST):
+            self._write(name, json.dumps(digests))
+        for path in self.folder.glob("round-*"):
+            if not state.completed - self.keep < int(path.name[6:12]) <= state.completed:
+                path.unlink()
+
+    def load(self, layout: ParameterLayout, *, completed: int | None = None) -> ServerState | None:
+        """The newest durable state, or that after `completed` rounds; None where there is none.
+
+        Raises:
+            RunFolderError: a checkpoint file is missing, damaged or of another model.
+        """
+        path = self.folder / (LATEST if completed is None else f"round-{completed:06d}.json")
+        if not path.exists():
+            return None
+        try:
+            digests = json.loads(path.read_text(encoding="utf-8"))
+            found = int(digests["completed"])
+            expected, expected_momentum = str(digests["model"]), str(digests["momentum"])
+            momentum = np.load(self.folder / f"round-{found:06d}.momentum.npy", allow_pickle=False)
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{path}: the checkpoint cannot be read: {error}") from error
+        model, found_layout, _ = load_vector(self.folder / f"round-{found:06d}.safetensors")
+        if found_layout != layout or model_digest(model, layout).hex() != expected:
+            raise RunFolderError(f"{path}: round-{found:06d}.safetensors is damaged or of another model")
+        fits = momentum.dtype == np.float64 and momentum.shape == (layout.num_parameters,)
+        if not fits or _momentum_digest(momentum) != expected_momentum:
+            raise RunFolderError(f"{path}: round-{found:06d}.momentum.npy is damaged or of another model")
+        return ServerState(completed=found, model=model, momentum=momentum)
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self.folder / f".{name}"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            self._flush(file.fileno())
+        temporary.replace(self.folder / name)
+
+    def _flush(self, descriptor: int) -> None:
+        if self.durable:
+            os.fsync(descriptor)
+
+
+def _momentum_digest(momentum: npt.NDArray[np.float64]) -> str:
+    return hashlib.sha256(momentum.astype("<f8").tobytes()).hexdigest()
