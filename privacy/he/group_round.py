@@ -81,6 +81,11 @@ class EncryptedRound:
         return tuple(sorted(self._headers))
 
     @property
+    def headers(self) -> tuple[bytes, ...]:
+        """The E1 of these sites, in the same order."""
+        return tuple(self._headers[name] for name in self.uploaded)
+
+    @property
     def models(self) -> tuple[tuple[str, ...], ...]:
         """Who uploaded on the same model, the largest group first: for a rerun, invite the first group."""
         groups: dict[bytes, list[str]] = {}
@@ -119,7 +124,7 @@ class EncryptedRound:
         silent = set(self.invited) - set(contributors) - set(self.excluded)
         return PublishedSum(
             announcement=self.announcement,
-            headers=tuple(self._headers[name] for name in contributors),
+            headers=self.headers,
             inputs_digest=digest_of_set("E1", context=self._announced.context, digests=self._digests),
             total=total,
             root=message_root(total),

@@ -39,6 +39,7 @@ from privacy.he.member_setup import Site
 from privacy.he.member_state import MemberStage, MemberState
 from privacy.he.messages import require_run
 from privacy.he.parameters import MAX_SUM, HeParameters
+from privacy.he.receipt import EncryptedReceipt
 from privacy.he.requests import EncryptedAnnouncement
 from privacy.secagg.channels import SessionChannels
 from privacy.secagg.client_state import ClientFloors
@@ -210,6 +211,11 @@ class GroupMember:
     def announcement(self) -> EncryptedAnnouncement | None:
         """What the open round is about, to be compared with the plan and policy at hand."""
         return EncryptedAnnouncement.from_bytes(self._state.announcement) if self._state.announcement else None
+
+    @property
+    def receipt(self) -> EncryptedReceipt | None:
+        """What to keep of a round or of the end once this site signed its part, for an audit; None at other stages."""
+        return member_round.receipt(self._state) if self.stage in ("UPLOADED", "CLOSED") else None
 
     def offer(self, channels: SessionChannels) -> tuple[bytes, bytes]:
         """G0, and the sealed group key that travels beside it (empty where this site has none to offer).

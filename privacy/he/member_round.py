@@ -20,6 +20,7 @@ from privacy.he.member_setup import Site
 from privacy.he.member_state import MemberState
 from privacy.he.messages import EncryptedInput, FinalModel, SnapshotHeader, group_context
 from privacy.he.model_state import model_tag, open_snapshot, seal_snapshot
+from privacy.he.receipt import EncryptedReceipt
 from privacy.he.requests import EncryptedAnnouncement, PreviousRound
 from privacy.secagg.envelope import NO_PREVIOUS, Admitted, digest_of_set, open_envelope
 from privacy.secagg.sealing import matches
@@ -159,6 +160,22 @@ def finish(state: MemberState, site: Site, endings: Iterable[bytes]) -> MemberSt
             f"{len(admitted)} sites ended the run with one model, at least {announced.minimum} are needed"
         )
     return replace(state, stage="ENDED", group_key=b"", announcement=b"")
+
+
+def receipt(state: MemberState) -> EncryptedReceipt:
+    """What the site keeps of the round that it uploaded in, or of the end."""
+    announced = EncryptedAnnouncement.from_bytes(state.announcement)
+    return EncryptedReceipt(
+        site=state.name,
+        session=announced.session,
+        round_number=announced.round_number,
+        server_round=announced.server_round,
+        context=announced.context,
+        message_digest=state.input_digest if announced.step == "round" else state.own_digest,
+        sum_root=state.sum_root,
+        inputs_digest=state.inputs_digest,
+        fingerprint=state.fingerprint,
+    )
 
 
 def give_snapshot(state: MemberState, site: Site, payload: bytes) -> tuple[bytes, bytes]:

@@ -67,18 +67,19 @@ class Receipt:
             )
         return cls(
             site=parse_name(site),
-            session=_from_hex(session, smallest=16),
+            session=digest_from_hex(session, smallest=16),
             round_number=round_number,
-            context=_from_hex(context),
-            model_hash=_from_hex(model_hash),
-            previous=_from_hex(previous),
-            header_digest=_from_hex(header_digest),
+            context=digest_from_hex(context),
+            model_hash=digest_from_hex(model_hash),
+            previous=digest_from_hex(previous),
+            header_digest=digest_from_hex(header_digest),
             survivors=names,
-            survivors_digest=_from_hex(survivors_digest),
+            survivors_digest=digest_from_hex(survivors_digest),
         )
 
 
-def _from_hex(text: str, *, smallest: int = DIGEST_BYTES) -> bytes:
+def digest_from_hex(text: str, *, smallest: int = DIGEST_BYTES) -> bytes:
+    """A digest, or an identifier of `smallest` to 32 bytes, from a site's books; raises HostileInputError."""
     try:
         found = bytes.fromhex(text)
     except ValueError as error:

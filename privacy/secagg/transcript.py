@@ -1,11 +1,8 @@
-"""The record of a run: an append-only chain of entries, one file each, and the files of the vectors beside them.
+"""The record of a masked run: what its entries say, session, round or abort, in the chain of `privacy.chain`.
 
-    entries/000000.cbor         session, round or abort; names the entry before it by digest
     vectors/000007/SITE.u32     what SITE uploaded in the round of entry 7, little-endian words
     vectors/000007/_sum.u32     the published sum; no site's name starts with an underscore
-    head.cbor                   how many entries there are, and the digest of the last
 
-A file is the deterministic CBOR of [payload, SHA-256 of the payload], so that any changed byte shows in its own file.
 The digest of the latest payload is announced in the next round (`RoundAnnouncement.previous`): whoever signs that round
 signs the record of everything before it. Vectors are covered by Merkle leaves of 1 MiB, which name the coordinates of a
 difference.
@@ -14,66 +11,30 @@ Written by the aggregator, read by anyone; no I/O here. A transcript holds no ke
 not see. It does not protect its own end: the last entry is signed by nobody until the next round is.
 """
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Self, TypeAlias
 
-from privacy.cbor import Encodable, from_cbor, to_cbor
-from privacy.errors import HostileInputError, MisuseError
+from privacy import chain
+from privacy.cbor import Encodable
+from privacy.chain import (
+    ENTRIES,
+    HEAD,
+    NO_ENTRY,
+    VECTORS,
+    ChainFormat,
+    Retention,
+    byte_list,
+    entry_name,
+    parse_retention,
+)
 from privacy.merkle import DIGEST_BYTES
-from privacy.secagg.parsing import byte_strings, exactly, parse_name, sized, wrong_type
+from privacy.secagg.parsing import exactly, parse_name, sized, wrong_type
+
+__all__ = ["ENTRIES", "HEAD", "NO_ENTRY", "VECTORS", "Retention", "entry_name"]
 
 LABEL = "secfed-transcript/1"
-ENTRIES = "entries"
-VECTORS = "vectors"
-HEAD = "head.cbor"
 SUM = "_sum"
-NO_ENTRY = bytes(DIGEST_BYTES)
-"""What the first entry names as the one before it."""
-
-MAX_ENTRY_BYTES = 2**27
-"""The round of 256 sites needs about 25 MB."""
-
-_LAST = re.compile(r"last ([1-9][0-9]{0,8})")
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which rounds keep their vectors: None all of them, 0 none, K the last K completed ones.
-
-    Raises:
-        MisuseError: a negative number.
-    """
-
-    rounds: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.rounds is not None and self.rounds < 0:
-            raise MisuseError(f"retention of {self.rounds} rounds: give 0 or more, or None for all")
-
-    def keeps(self, age: int) -> bool:
-        """Whether the vectors of a completed round stay when `age` more have been completed since."""
-        return self.rounds is None or age < self.rounds
-
-    @property
-    def text(self) -> str:
-        """The setting as it is written: "all", "none" or "last K"."""
-        return "all" if self.rounds is None else f"last {self.rounds}" if self.rounds else "none"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The reverse of `text`.
-
-        Raises:
-            MisuseError: another text.
-        """
-        if text in ("all", "none"):
-            return cls(None if text == "all" else 0)
-        if found := _LAST.fullmatch(text):
-            return cls(int(found[1]))
-        raise MisuseError(f"retention {text!r}: accepted are 'all', 'none' and 'last K' with K of 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +64,7 @@ class RoundMessages:
         invitation, announcement, *steps = exactly(found, *names)
         if not isinstance(invitation, bytes) or not isinstance(announcement, bytes):
             raise wrong_type("the messages of a round")
-        lists = {name: _byte_list(step) for name, step in zip(names[2:], steps, strict=True)}
+        lists = {name: byte_list(step) for name, step in zip(names[2:], steps, strict=True)}
         return cls(invitation=invitation, announcement=announcement, **lists)
 
 
@@ -151,20 +112,16 @@ class SessionEntry:
                 pass
             case _:
                 raise wrong_type("a session entry")
-        try:
-            kept = Retention.parse(retention)
-        except MisuseError as error:
-            raise HostileInputError(str(error)) from error
         return cls(
             suite=suite,
             session=session,
             roster=roster,
             plan=plan,
             code_digest=code_digest,
-            advertisements=_byte_list(advertisements),
-            encapsulations=_byte_list(encapsulations),
-            confirmations=_byte_list(confirmations),
-            retention=kept,
+            advertisements=byte_list(advertisements),
+            encapsulations=byte_list(encapsulations),
+            confirmations=byte_list(confirmations),
+            retention=parse_retention(retention),
             completed=completed,
             model_hash=sized(model_hash, DIGEST_BYTES),
         )
@@ -246,84 +203,13 @@ class AbortEntry:
 
 
 Content: TypeAlias = SessionEntry | RoundEntry | AbortEntry
-_CONTENTS: Mapping[str, type[SessionEntry] | type[RoundEntry] | type[AbortEntry]] = {
-    kind.KIND: kind for kind in (SessionEntry, RoundEntry, AbortEntry)
-}
+Entry: TypeAlias = chain.Entry[Content]
 
+FORMAT: ChainFormat[Content] = ChainFormat(LABEL, contents=(SessionEntry, RoundEntry, AbortEntry), ending=".u32")
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One link of the chain; `previous` is the digest of the one before it, `digest` its own."""
-
-    number: int
-    previous: bytes
-    digest: bytes
-    content: Content
-
-
-def encode_entry(content: Content, *, number: int, previous: bytes) -> tuple[bytes, bytes]:
-    """The entry's file, and its digest."""
-    return _checked([LABEL, number, previous, content.KIND, content.to_fields()])
-
-
-def decode_entry(data: bytes) -> Entry:
-    """An entry from untrusted bytes: undamaged and well-formed; what it says is not checked.
-
-    Raises:
-        HostileInputError: damaged, or not an entry of this format.
-    """
-    payload, digest = _opened(data)
-    match payload:
-        case [str(label), int(number), bytes(previous), str(kind), dict(found)] if label == LABEL and kind in _CONTENTS:
-            content = _CONTENTS[kind].from_fields(found)
-            return Entry(number=number, previous=sized(previous, DIGEST_BYTES), digest=digest, content=content)
-    raise HostileInputError(f"not an entry of {LABEL}")
-
-
-def encode_head(*, count: int, last: bytes) -> bytes:
-    """The file that names how many entries there are and the digest of the last."""
-    return _checked([LABEL, "head", count, last])[0]
-
-
-def decode_head(data: bytes) -> tuple[int, bytes]:
-    """Count and digest of the last entry.
-
-    Raises:
-        HostileInputError: damaged, or not a head of this format.
-    """
-    match _opened(data)[0]:
-        case [str(label), "head", int(count), bytes(last)] if label == LABEL:
-            return count, sized(last, DIGEST_BYTES)
-    raise HostileInputError(f"not a head of {LABEL}")
-
-
-def entry_name(number: int) -> str:
-    """The path of an entry within the transcript."""
-    return f"{ENTRIES}/{number:06d}.cbor"
-
-
-def vector_name(number: int, owner: str) -> str:
-    """The path of a vector within the transcript; `owner` is a site's name or `SUM`."""
-    return f"{VECTORS}/{number:06d}/{owner}.u32"
-
-
-def _checked(payload: Encodable) -> tuple[bytes, bytes]:
-    encoded = to_cbor(payload)
-    digest = hashlib.sha256(encoded).digest()
-    return to_cbor([encoded, digest]), digest
-
-
-def _opened(data: bytes) -> tuple[Encodable, bytes]:
-    match from_cbor(data, max_bytes=MAX_ENTRY_BYTES):
-        case [bytes(encoded), bytes(digest)] if hashlib.sha256(encoded).digest() == digest:
-            return from_cbor(encoded, max_bytes=MAX_ENTRY_BYTES), digest
-    raise HostileInputError("the file is damaged: its digest does not fit its content")
-
-
-def _byte_list(found: Encodable) -> tuple[bytes, ...]:
-    if not isinstance(found, list):
-        raise wrong_type("a list of messages")
-    return byte_strings(found, what="a list of messages")
+encode_entry, decode_entry = FORMAT.encode_entry, FORMAT.decode_entry
+encode_head, decode_head = FORMAT.encode_head, FORMAT.decode_head
+vector_name = FORMAT.vector_name
 
 
 def _leaves(found: Encodable) -> tuple[bytes, ...]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from recorded_run import RecordedRun, entry_files, failed, verify, verify_all
 
-from aggregator.transcript import STOPPED, Transcript
+from aggregator.transcript import Transcript
+from aggregator.transcript_store import STOPPED, TranscriptStore
 from privacy.errors import MisuseError
 from privacy.secagg.replay import REPLAYED
 from privacy.secagg.roster import require_name
@@ -184,7 +185,7 @@ def die(*_, **__):
 
 def dying_write(doomed):
     """The writer's own write, which leaves half a temporary file and dies at the doomed one."""
-    write = Transcript._write
+    write = TranscriptStore._write
 
     def wrapped(self, path, data, *, durable):
         if doomed in path.as_posix():
@@ -201,10 +202,10 @@ def test_transcript_goes_on_after_a_kill_at_any_point(make, monkeypatch, point):
     run.play()
     honest = Transcript.complete_round
     target, name, broken = {
-        "sum": (Transcript, "_write_vector", die),
+        "sum": (TranscriptStore, "keep", die),
         "vectors": (Path, "rename", die),
-        "entry": (Transcript, "_write", dying_write("entries/")),
-        "head": (Transcript, "_write", dying_write(HEAD)),
+        "entry": (TranscriptStore, "_write", dying_write("entries/")),
+        "head": (TranscriptStore, "_write", dying_write(HEAD)),
         "open round": (Path, "unlink", die),
     }[point]
 
