@@ -6,17 +6,50 @@ they can check the confirmation tags of S2, and by dealing shares to each other 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.envelope import NO_PREVIOUS, Admitted, Body, open_envelope
 from privacy.secagg.findings import Findings
 from privacy.secagg.messages import KeyAdvertisement, KeyConfirmation, KeyEncapsulation, session_context
 from privacy.secagg.roster import Roster, parse_unverified_roster, verify_roster
-from privacy.secagg.transcript import SessionEntry
 from privacy.streams import SUITE
 
 BodyT = TypeVar("BodyT", bound=Body)
+
+
+class SetUpSession(Protocol):
+    """What the session entries of every protection have: the signed roster, and S0 to S2."""
+
+    @property
+    def suite(self) -> str:
+        """The version of the protocol."""
+        ...
+
+    @property
+    def session(self) -> bytes:
+        """The session's identifier."""
+        ...
+
+    @property
+    def roster(self) -> bytes:
+        """The roster as the consortium signed it."""
+        ...
+
+    @property
+    def advertisements(self) -> tuple[bytes, ...]:
+        """S0, in the order of names."""
+        ...
+
+    @property
+    def encapsulations(self) -> tuple[bytes, ...]:
+        """S1, in the order of names."""
+        ...
+
+    @property
+    def confirmations(self) -> tuple[bytes, ...]:
+        """S2, in the order of names."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +61,7 @@ class SessionFacts:
     setup_digests: Mapping[str, bytes]
 
 
-def check_session(entry: SessionEntry, notes: Findings, *, anchor: bytes | None) -> SessionFacts | None:
+def check_session(entry: SetUpSession, notes: Findings, *, anchor: bytes | None) -> SessionFacts | None:
     """Check a session's entry; None where its roster cannot be read, so that nothing of it can be checked."""
     notes.require(entry.suite == SUITE, f"the session uses the suite {entry.suite!r}, this verifier knows {SUITE!r}")
     try:

@@ -12,6 +12,8 @@ It cannot show honest training, the range or the quality of what was uploaded, o
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from privacy.chain import HEAD, NO_ENTRY, Retention, entry_name
+from privacy.chain_check import check_head, check_link, check_retention
 from privacy.errors import HostileInputError, PrivacyError
 from privacy.secagg.blame import convicted_in
 from privacy.secagg.differencing import NOTHING_OPENED
@@ -22,20 +24,7 @@ from privacy.secagg.replay import VectorReader, check_sum_root, replay_sum
 from privacy.secagg.requests import RoundInvitation
 from privacy.secagg.round_check import RoundFacts, check_evidence, check_round
 from privacy.secagg.session_check import SessionFacts, check_session
-from privacy.secagg.transcript import (
-    HEAD,
-    NO_ENTRY,
-    SUM,
-    AbortEntry,
-    Content,
-    Entry,
-    Retention,
-    RoundEntry,
-    SessionEntry,
-    decode_entry,
-    decode_head,
-    entry_name,
-)
+from privacy.secagg.transcript import FORMAT, SUM, AbortEntry, Content, Entry, RoundEntry, SessionEntry
 from privacy.streams import Words
 
 
@@ -77,17 +66,14 @@ class TranscriptVerifier:
         number, notes = self._count, Findings(entry_name(self._count))
         self._count += 1
         try:
-            entry = decode_entry(data)
+            entry = FORMAT.decode_entry(data)
         except HostileInputError as error:
             notes.fail(f"{error if data else 'the entry is missing'}")
             # Whatever stood here, the next entry cannot be held against it; it may have been a session's.
             self._last, self._completed, self._gap = None, None, True
             self._book.damaged = True
             return CheckedEntry(number=number, content=None, facts=None, sum=None, findings=tuple(notes.found))
-        with notes.claim("the entry is undamaged and follows the one before it"):
-            notes.require(entry.number == number, f"the entry says that it is number {entry.number}")
-            if self._last is not None:
-                notes.require(entry.previous == self._last, "the entry does not follow the one before it")
+        check_link(entry, notes, number=number, last=self._last)
         match entry.content:
             case SessionEntry():
                 checked = self._add_session(number, entry.content, notes)
@@ -101,14 +87,8 @@ class TranscriptVerifier:
     def finish(self, head: bytes) -> tuple[Finding, ...]:
         """Check the head, and whether every vector that should be kept is; call it after the last entry."""
         notes = Findings(HEAD)
-        try:
-            count, last = decode_head(head)
-        except HostileInputError as error:
-            notes.fail(str(error) if head else "the head is missing")
-        else:
-            self._check_head(count, last, notes)
-        for age, (number, kept) in enumerate(reversed(self._rounds)):
-            self._check_retention(number, notes, age=age, kept=kept)
+        check_head(head, FORMAT, notes, count=self._count, last=self._last)
+        check_retention(self._rounds, self._settings, notes)
         return tuple(notes.found)
 
     def check_receipts(self, receipts: Iterable[Receipt]) -> tuple[Finding, ...]:
@@ -215,34 +195,6 @@ class TranscriptVerifier:
         self._opened = self._opened.including(
             facts.survivors, model_hash=model, context=facts.announced.context, min_cohort_change=1
         )
-
-    def _check_head(self, count: int, last: bytes, notes: Findings) -> None:
-        if count == self._count - 1:
-            notes.add("unchecked", f"names {count} entries of {self._count}: the aggregator stopped before writing it")
-        elif count != self._count:
-            notes.fail(f"names {count} entries, but {self._count} are here")
-        elif self._last is not None and notes.require(last == self._last, "names another last entry"):
-            notes.add("proved", "the last entry is the one that the head names")
-
-    def _check_retention(self, number: int, notes: Findings, *, age: int, kept: bool) -> None:
-        """A round may lack its vectors where the setting of any session since has let them go."""
-        done = len(self._rounds)
-        order = done - 1 - age
-        allowed = False
-        ends = [*(start for start, _ in self._settings[1:]), done]
-        for (_, setting), until in zip(self._settings, ends, strict=False):
-            # At the end of this session the round was so many rounds old; before its own session there was none.
-            allowed = allowed or (until > order and not setting.keeps(until - 1 - order))
-        if not kept and allowed:
-            notes.add(
-                "unchecked",
-                "its vectors are past the retention: checked by signed roots and receipts only",
-                where=entry_name(number),
-            )
-        elif not kept:
-            notes.fail("its vectors are missing, though the retention keeps them", where=entry_name(number))
-        elif self._settings and not self._settings[-1][1].keeps(age):
-            notes.add("unchecked", "its vectors are kept longer than the retention says", where=entry_name(number))
 
 
 def _is_of(content: RoundEntry | AbortEntry, session: SessionFacts) -> bool:
