@@ -20,6 +20,8 @@ from secfed.messages import BadMessage, Refusal, Reply, Request, decode_reply, e
 TTL_MARGIN_SECONDS = 30.0
 SILENT = "silent"
 DECLINED = "refused: policy"
+STALE = "refused: stale"
+UNREADABLE = "refused: sum"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,12 @@ class SiteChannel:
         return nodes
 
     def exchange(
-        self, requests: Mapping[int, Request], *, accept: Callable[[int, Reply], None], max_vector_length: int = 0
+        self,
+        requests: Mapping[int, Request],
+        *,
+        accept: Callable[[int, Reply], None],
+        max_vector_length: int = 0,
+        max_attachment_bytes: int = 0,
     ) -> Exchange:
         """Send one request per node and hand each admitted reply to `accept` as it arrives, until the stage timeout.
 
@@ -97,7 +104,7 @@ class SiteChannel:
             if answered_id not in sent:
                 continue
             node = sent.pop(answered_id)
-            admitted = self._admit(answer, requests[node], max_vector_length)
+            admitted = self._admit(answer, requests[node], max_vector_length, max_attachment_bytes)
             if isinstance(admitted, str):
                 lost[node] = admitted
                 continue
@@ -131,11 +138,13 @@ class SiteChannel:
                 pause = min(0.2, 2 * pause)
 
     @staticmethod
-    def _admit(answer: Message, request: Request, max_vector_length: int) -> Reply | str:
+    def _admit(answer: Message, request: Request, max_vector_length: int, max_attachment_bytes: int) -> Reply | str:
         if answer.has_error():
             return f"error {answer.error.code}"
         try:
-            reply = decode_reply(answer.content, max_vector_length=max_vector_length)
+            reply = decode_reply(
+                answer.content, max_vector_length=max_vector_length, max_attachment_bytes=max_attachment_bytes
+            )
         except BadMessage as error:
             return f"bad message: {error}"
         if reply.stage is not request.stage or reply.binding != request.binding:

@@ -1,16 +1,16 @@
-"""A federation from its first round to its last: sessions, rounds, the server's step, checkpoints, the journal.
+"""A federation from its first round to its last: sessions, rounds, checkpoints, the journal.
 
-    new or resumed -> session open -> round -> step -> journal -> checkpoint -> next round ... -> done
+    new or resumed -> session open -> round -> journal -> checkpoint -> next round ... -> end -> done
                            ^            |
                            +-- failed --+    a round that fails is run again with fresh secrets, then in a new session
 
-Runs at the aggregator. The journal names a round before its checkpoint is made, and a resumed run drops what the
-journal says of rounds past the checkpoint: a kill at any point loses at most the round in progress, and no round stands
-in the journal twice or not at all.
+Runs at the aggregator. What becomes of a round's uploads is the session's part (aggregator.summation), and where the
+model lives the global model's: with the aggregator (open_model) or with the sites (sealed_model). The journal names a
+round before its checkpoint is made, and a resumed run drops what the journal says of rounds past the checkpoint: a kill
+at any point loses at most the round in progress, and no round stands in the journal twice or not at all.
 """
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,33 +18,27 @@ from flwr.serverapp import Grid
 
 from aggregator.absentees import Absentees
 from aggregator.admission import SiteChannel
-from secfed.checkpoint import Checkpoints
+from aggregator.encrypted_summation import EncryptedRecord, EncryptedSummation
+from aggregator.encrypted_transcript import EncryptedTranscript
 from aggregator.folder import AggregatorFolder
 from aggregator.half_opened import HalfOpened
 from aggregator.masked_summation import MaskedRecord, MaskedSummation
 from aggregator.misconduct import Misconduct
-from aggregator.summation import Costs, PlainSummation, RoundSum, RoundTask, Summation, Uploads
+from aggregator.open_model import OpenModel
+from aggregator.plain_summation import PlainSummation
+from aggregator.sealed_model import SealedModel
+from aggregator.summation import Costs, RolledBack, RoundDone, RoundTask, Summation, Uploads
 from aggregator.transcript import Transcript
 from privacy.errors import HostileInputError
-from privacy.fixed_point import VectorFormat, decode_sum
+from privacy.fixed_point import VectorFormat
 from privacy.secagg.transcript import Retention
-from secfed.aggregator_files import CHECKPOINTS, EVIDENCE, HALF_OPENED, TRANSCRIPT
+from secfed.aggregator_files import EVIDENCE, HALF_OPENED, TRANSCRIPT
 from secfed.config import TrainingPlan
 from secfed.errors import RoundAborted
-from secfed.parameters import model_digest
-from secfed.protected_vector import CohortAverage, unpack_sum, vector_format
-from secfed.server_optimizer import ServerState, step
+from secfed.protected_vector import vector_format
 
 ATTEMPTS_PER_SESSION = 3
 SESSIONS = 2
-
-
-@dataclass(kw_only=True)
-class _Open:
-    """The session in use and the number of its next round; sequence numbers never repeat within a session."""
-
-    summation: Summation
-    sequence: int = 0
 
 
 class Federation:
@@ -53,30 +47,43 @@ class Federation:
     def __init__(self, grid: Grid, folder: AggregatorFolder) -> None:
         self.folder = folder
         self.plan: TrainingPlan = folder.plan()
-        initial, self.layout = folder.initial_model()
         self.sites = folder.site_names()
+        initial, self.layout = folder.initial_model()
         self.slots: VectorFormat = vector_format(self.layout, self.plan, cohort_size=len(self.sites))
         self.channel = SiteChannel(grid, timeout_seconds=self.plan.federation.stage_timeout_seconds)
-        self.checkpoints = Checkpoints(folder.folder / CHECKPOINTS)
-        self.record = self._open_record() if self.plan.protection.mode == "masked" else None
-        self.state = self.checkpoints.load(self.layout) or ServerState.initial(initial, self.layout)
+        self.record: MaskedRecord | EncryptedRecord | None = None
+        self.model: OpenModel | SealedModel
+        if self.plan.protection.mode == "encrypted":
+            self.record = self._encrypted_record()
+            self.model = SealedModel(folder, rounds=self.plan.federation.rounds)
+        else:
+            self.record = self._masked_record() if self.plan.protection.mode == "masked" else None
+            self.model = OpenModel(
+                folder,
+                plan=self.plan,
+                initial=initial,
+                layout=self.layout,
+                slots=self.slots,
+                transcript=None if self.record is None else self.record.transcript,
+            )
         self._known: set[int] = set()
         self._absentees = Absentees()
-        folder.rewind(completed=self.state.completed)
+        folder.rewind(completed=self.model.completed)
 
-    def run(self) -> ServerState:
-        """Train to the last round.
+    def run(self) -> None:
+        """Train to the last round and end the run.
 
         Raises:
             RoundAborted: a round failed in every attempt; the run can be resumed.
+            GroupKeyLost: an encrypted run cannot go on.
         """
-        session: _Open | None = None
-        while self.state.completed < self.plan.federation.rounds:
-            session = self._round(session)
-        return self.state
+        session: Summation | None = None
+        while not self.model.ended:
+            session = self._advance(session)
 
-    def _round(self, session: _Open | None) -> _Open:
-        server_round = self.state.completed + 1
+    def _advance(self, session: Summation | None) -> Summation:
+        """One round, or after the last one what ends the run."""
+        completed, rounds = self.model.completed, self.plan.federation.rounds
         started = time.perf_counter()
         costs = Costs()
         reasons: list[str] = []
@@ -84,75 +91,73 @@ class Federation:
             try:
                 if session is None or self._somebody_waits(session):
                     session = self._open(costs)
-                session.sequence += 1
-                task = RoundTask(
-                    server_round=server_round,
-                    sequence=session.sequence,
-                    model=self.state.model,
-                    validate=self._validates(server_round),
-                    last=server_round == self.plan.federation.rounds,
-                )
-                found = session.summation.sum_round(task, costs, seen=self._see(server_round))
-                average = self._decode(found, server_round=server_round)
+                done = self._go_on(session, costs, completed=completed)
+            except RolledBack as error:
+                self.folder.rewind(completed=self.model.completed)
+                self._note("rolled back", costs, seconds=time.perf_counter() - started, reason=str(error))
+                if session is None:
+                    raise
+                return session
             except (HostileInputError, ValueError) as error:
                 reasons.append(str(error))
                 if session is None or attempt % ATTEMPTS_PER_SESSION == ATTEMPTS_PER_SESSION - 1:
                     session = None
                 continue
-            self.state = step(self.state, average, federation=self.plan.federation, layout=self.layout)
-            if self.record is not None and found.messages is not None:
-                self.record.transcript.complete_round(
-                    found.messages,
-                    server_round=server_round,
-                    total=found.total,
-                    model_after=model_digest(self.state.model, self.layout),
-                )
-            self._note(found, costs, average.metrics, seconds=time.perf_counter() - started, failed=reasons)
-            self.checkpoints.save(self.state, self.layout)
+            self._note_done(done, costs, seconds=time.perf_counter() - started, failed=reasons)
+            self.model.save()
             return session
+        what = f"round {completed + 1}" if completed < rounds else "the end of the run"
         raise RoundAborted(
-            f"round {server_round} failed {len(reasons)} times, last: {reasons[-1]}. Nothing was unmasked; "
+            f"{what} failed {len(reasons)} times, last: {reasons[-1]}. Nothing was unmasked or decrypted; "
             "the run can go on with --resume once enough sites answer"
         )
 
-    def _decode(self, found: RoundSum, *, server_round: int) -> CohortAverage:
-        """The mean of a round; a sum that was opened stands in the transcript even where it makes no sense."""
-        try:
-            return unpack_sum(decode_sum(found.total, vector_format=self.slots), slots=self.slots)
-        except ValueError as error:
-            if self.record is not None and found.messages is not None:
-                self.record.transcript.abort_round(found.messages, server_round=server_round, reason=str(error))
-            raise
+    def _go_on(self, session: Summation, costs: Costs, *, completed: int) -> RoundDone | None:
+        if self.model.completed != completed:
+            raise RolledBack("nobody holds the group key, and nobody stepped on a sum: the run begins again")
+        if completed == self.plan.federation.rounds:
+            session.end(costs)
+            return None
+        return session.round(self._task(session, completed + 1), costs, seen=self._see(completed + 1))
 
-    def _open(self, costs: Costs) -> _Open:
-        minimum = self.plan.federation.min_cohort
-        if self.record is not None:
-            summation: Summation = MaskedSummation(
-                self.channel,
-                record=self.record,
-                plan=self.plan,
-                layout=self.layout,
-                slots=self.slots,
-                min_cohort=minimum,
-            )
-        else:
-            summation = PlainSummation(
-                self.channel,
-                plan=self.plan,
-                layout=self.layout,
-                slots=self.slots,
-                min_cohort=minimum,
-                names=self.sites,
-            )
+    def _task(self, session: Summation, server_round: int) -> RoundTask:
+        return RoundTask(
+            server_round=server_round,
+            sequence=session.next_number(),
+            validate=self._validates(server_round),
+            last=server_round == self.plan.federation.rounds,
+        )
+
+    def _open(self, costs: Costs) -> Summation:
         nodes = self.channel.connected() if self._known else self.channel.wait_for(len(self.sites))
         self._known.update(nodes)
-        summation.open(nodes, costs, completed=self.state.completed, model=self.state.model)
+        session = self._session()
+        session.open(nodes, costs)
         self._absentees.note(
-            nodes, joined=summation.nodes(), declined=summation.declined, server_round=self.state.completed + 1
+            nodes, joined=session.nodes(), declined=session.declined, server_round=self.model.completed + 1
         )
-        return _Open(summation=summation)
+        return session
 
-    def _open_record(self) -> MaskedRecord:
+    def _session(self) -> Summation:
+        minimum = self.plan.federation.min_cohort
+        match self.record, self.model:
+            case MaskedRecord() as record, OpenModel() as model:
+                return MaskedSummation(self.channel, record=record, model=model, min_cohort=minimum)
+            case EncryptedRecord() as record, SealedModel() as model:
+                return EncryptedSummation(
+                    self.channel,
+                    record=record,
+                    model=model,
+                    plan=self.plan,
+                    layout=self.layout,
+                    slots=self.slots,
+                    min_cohort=minimum,
+                )
+            case None, OpenModel() as model:
+                return PlainSummation(self.channel, model=model, min_cohort=minimum, names=self.sites)
+        raise TypeError(f"no session for {type(self.record).__name__} with {type(self.model).__name__}")
+
+    def _masked_record(self) -> MaskedRecord:
         folder, roster = self.folder.folder, self.folder.roster()
         return MaskedRecord(
             roster=roster,
@@ -166,10 +171,21 @@ class Federation:
             ),
         )
 
-    def _somebody_waits(self, session: _Open) -> bool:
+    def _encrypted_record(self) -> EncryptedRecord:
+        return EncryptedRecord(
+            roster=self.folder.roster(),
+            signed_roster=self.folder.signed_roster(),
+            transcript=EncryptedTranscript(
+                self.folder.folder / TRANSCRIPT,
+                retention=Retention(self.plan.protection.kept_rounds),
+                durable=self.folder.durable,
+            ),
+        )
+
+    def _somebody_waits(self, session: Summation) -> bool:
         """Whether a connected site is outside the session and should be asked to join."""
-        outside = set(self.channel.connected()) - session.summation.nodes()
-        return self._absentees.due(outside, server_round=self.state.completed + 1)
+        outside = set(self.channel.connected()) - session.nodes()
+        return self._absentees.due(outside, server_round=self.model.completed + 1)
 
     def _validates(self, server_round: int) -> bool:
         every = self.plan.federation.validate_every
@@ -178,24 +194,37 @@ class Federation:
     def _see(self, server_round: int) -> Uploads:
         last = server_round == self.plan.federation.rounds
 
-        def see(site: str, upload: npt.NDArray[np.uint32]) -> None:
+        def see(site: str, upload: npt.NDArray[np.uint8]) -> None:
             if last and site == self.sites[0]:
-                counts = np.bincount(upload >> np.uint32(24), minlength=256).tolist()
                 self.folder.show_upload(
-                    site=site, server_round=server_round, protection=self.plan.protection.mode, counts=counts
+                    site=site,
+                    server_round=server_round,
+                    protection=self.plan.protection.mode,
+                    counts=np.bincount(upload, minlength=256).tolist(),
                 )
 
         return see
 
-    def _note(self, found: RoundSum, costs: Costs, metrics: object, *, seconds: float, failed: list[str]) -> None:
+    def _note_done(self, done: RoundDone | None, costs: Costs, *, seconds: float, failed: list[str]) -> None:
+        if done is None:
+            self._note("end", costs, seconds=seconds, failed_attempts=failed)
+            return
+        self._note(
+            "round",
+            costs,
+            seconds=seconds,
+            survivors=list(done.survivors),
+            failed_attempts=failed,
+            metrics=dict(done.metrics),
+        )
+
+    def _note(self, event: str, costs: Costs, *, seconds: float, **details: object) -> None:
         self.folder.append(
             {
-                "event": "round",
-                "round": self.state.completed,
-                "survivors": list(found.survivors),
+                "event": event,
+                "round": self.model.completed,
                 "lost": costs.lost,
-                "failed_attempts": failed,
-                "metrics": metrics,
+                **details,
                 "seconds": seconds,
                 "protection_seconds": costs.protection_seconds,
                 "exchanges": costs.exchanges,

@@ -6,8 +6,9 @@ middle of one, the round can only be run again with the same survivors. They are
 """
 
 import json
-import os
 from pathlib import Path
+
+from secfed.whole_file import write_whole
 
 
 class HalfOpened:
@@ -22,13 +23,8 @@ class HalfOpened:
 
     def note(self, *, model_hash: bytes, survivors: tuple[str, ...]) -> None:
         """From now on only these survivors can be summed over this model."""
-        temporary = self.path.with_name(f".{self.path.name}")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"model": model_hash.hex(), "survivors": survivors}, file)
-            if self.durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(self.path)
+        data = json.dumps({"model": model_hash.hex(), "survivors": survivors}).encode()
+        write_whole(self.path, data, durable=self.durable)
 
     def survivors_over(self, model_hash: bytes) -> frozenset[str] | None:
         """The survivors to which a sum over this model is bound; None where any may be summed."""

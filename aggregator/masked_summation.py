@@ -10,21 +10,17 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from aggregator.admission import SiteChannel
 from aggregator.half_opened import HalfOpened
+from aggregator.keyed_session import KeyedSession
 from aggregator.misconduct import Misconduct
-from aggregator.summation import Costs, RoundSum, RoundTask, Session, Uploads
+from aggregator.open_model import OpenModel
+from aggregator.summation import Costs, RoundDone, RoundSum, RoundTask, Uploads, top_bytes
 from aggregator.transcript import Transcript
 from privacy.errors import HostileInputError, ProvenCheatingError, TooFewSurvivorsError
-from privacy.fixed_point import VectorFormat
 from privacy.secagg.roster import Roster
-from privacy.secagg.server import SecAggRound, SecAggServer
-from secfed.config import TrainingPlan
+from privacy.secagg.server import SecAggRound
 from secfed.messages import Reply, Request, Stage
-from secfed.parameters import ParameterLayout, model_digest
 from secfed.provenance import code_digest
 
 
@@ -39,63 +35,58 @@ class MaskedRecord:
     transcript: Transcript
 
 
-class MaskedSummation(Session):
+class MaskedSummation(KeyedSession):
     """One session of secure aggregation with the sites."""
 
-    def __init__(
-        self,
-        channel: SiteChannel,
-        *,
-        record: MaskedRecord,
-        plan: TrainingPlan,
-        layout: ParameterLayout,
-        slots: VectorFormat,
-        min_cohort: int,
-    ) -> None:
-        names = record.roster.names
-        super().__init__(channel, plan=plan, layout=layout, slots=slots, min_cohort=min_cohort, names=names)
-        self.server = SecAggServer(roster=record.roster, session=self.session, threshold=min_cohort)
+    def __init__(self, channel: SiteChannel, *, record: MaskedRecord, model: OpenModel, min_cohort: int) -> None:
+        plan = model.plan
+        super().__init__(
+            channel,
+            roster=record.roster,
+            run=plan.digest(),
+            plan=plan,
+            layout=model.layout,
+            slots=model.slots,
+            min_cohort=min_cohort,
+        )
+        self.model = model
         self.misconduct = record.misconduct
         self.half_opened = record.half_opened
         self.transcript = record.transcript
         self._signed_roster = record.signed_roster
-        self._confirmations: tuple[bytes, ...] = ()
         self._confirmed: set[int] = set()
         self._next: SecAggRound | None = None
         self._dealt: dict[int, bytes] = {}
 
-    def open(self, nodes: list[int], costs: Costs, *, completed: int, model: npt.NDArray[np.float32]) -> None:
+    def open(self, nodes: list[int], costs: Costs) -> None:
         """Session setup: keys, encapsulations, confirmations; a site that fails a step is left out of the session."""
-        advertised = self._collect(nodes, self.join_request(), costs)
-        relayed = self.server.collect_advertisements(advertised.values())
-        request = Request(stage=Stage.ENCAPSULATE, binding=self.binding(), payloads=relayed)
-        encapsulated = self._collect(list(advertised), request, costs)
-        relayed = self.server.collect_encapsulations(encapsulated.values())
-        request = Request(stage=Stage.CONFIRM, binding=self.binding(), payloads=relayed)
-        confirmed = self._collect(list(encapsulated), request, costs)
-        self._confirmations = self.server.collect_confirmations(confirmed.values())
-        costs.lost.update(self.server.excluded)
+        self.set_up(nodes, costs)
         self.transcript.begin_session(
             session=self.session,
             roster=self._signed_roster,
             plan=self.plan.model_dump_json().encode(),
             code_digest=code_digest(),
             setup=self.server.setup_messages,
-            completed=completed,
-            model_hash=model_digest(model, self.layout),
+            completed=self.model.completed,
+            model_hash=self.model.digest,
         )
 
     def nodes(self) -> set[int]:
         """The nodes that take part: those that completed the setup and have not left since."""
         return {node for node, name in self.names.items() if name in self.server.ready}
 
-    def sum_round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
-        """Masked uploads, agreement, unmasking; the set of sites narrows after every stage."""
+    def round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundDone:
+        """Masked uploads, agreement, unmasking, the server's step; the set of sites narrows after every stage."""
+        found = self._sum(task, costs, seen=seen)
+        metrics = self.model.advance(found, server_round=task.server_round)
+        return RoundDone(survivors=found.survivors, metrics=metrics)
+
+    def _sum(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
         round_ = self._next if self._next is not None else self._invite(task.sequence)
         dealt = self._dealt
         self._next, self._dealt = None, {}
         started = time.perf_counter()
-        model_hash = model_digest(task.model, self.layout)
+        model_hash = self.model.digest
         bound = self._bound_to(model_hash)
         costs.protection_seconds += time.perf_counter() - started
         try:
@@ -127,12 +118,9 @@ class MaskedSummation(Session):
         bound = self.half_opened.survivors_over(model_hash)
         return None if bound is None else bound - set(self.misconduct.banned)
 
-    def _node_of(self) -> dict[str, int]:
-        return {name: node for node, name in self.names.items()}
-
     def _share_request(self, task: RoundTask, round_: SecAggRound, node: int) -> Request:
         # The confirmations of the setup travel with a site's first round, which saves an exchange.
-        extra = () if node in self._confirmed else self._confirmations
+        extra = () if node in self._confirmed else self.confirmations
         return Request(stage=Stage.SHARE, binding=self.binding(task), payloads=(round_.invitation, *extra))
 
     def _share(
@@ -145,7 +133,7 @@ class MaskedSummation(Session):
         bound: frozenset[str] | None,
     ) -> None:
         """Fix who takes part; whoever has not dealt its shares yet is asked for them now."""
-        nodes = self._node_of()
+        nodes = self.node_of()
         wanted = {
             name: nodes[name]
             for name in round_.invited
@@ -195,15 +183,15 @@ class MaskedSummation(Session):
             sender = round_.add_upload(reply.payload, reply.vector)
             self.transcript.keep_upload(sender, reply.vector, leaves=round_.upload_leaves[sender])
             costs.protection_seconds += time.perf_counter() - started
-            seen(sender, reply.vector)
+            seen(sender, top_bytes(reply.vector))
 
-        nodes = self._node_of()
+        nodes = self.node_of()
         request = Request(
             stage=Stage.TRAIN,
             binding=self.binding(task),
             fields={"validate": int(task.validate)},
             payloads=(announcement, *round_.shares),
-            vector=task.model,
+            vector=self.model.vector,
         )
         exchange = self.channel.exchange(
             {nodes[name]: request for name in round_.cohort if name in nodes},
@@ -221,7 +209,7 @@ class MaskedSummation(Session):
 
     def _agree(self, task: RoundTask, round_: SecAggRound, costs: Costs) -> None:
         """Let every survivor sign the survivor set before anything is released."""
-        nodes = self._node_of()
+        nodes = self.node_of()
         started = time.perf_counter()
         asked = round_.request_agreement(self.misconduct.evidence())
         self.transcript.note_open(round_.messages, server_round=task.server_round)
@@ -240,7 +228,7 @@ class MaskedSummation(Session):
 
     def _unmask(self, task: RoundTask, round_: SecAggRound, costs: Costs) -> RoundSum:
         """Ask who agreed to open the sum, and in the same exchange everybody for the next round's shares."""
-        nodes = self._node_of()
+        nodes = self.node_of()
         started = time.perf_counter()
         following = None if task.last else self._invite(task.sequence + 1)
         release = round_.request_unmask()
@@ -275,16 +263,3 @@ class MaskedSummation(Session):
         # this session, and it may join the next one.
         for node in nodes:
             self.names.pop(node, None)
-
-    def _collect(self, nodes: list[int], request: Request, costs: Costs) -> dict[int, bytes]:
-        messages: dict[int, bytes] = {}
-
-        def accept(node: int, reply: Reply) -> None:
-            self.admit_name(node, reply)
-            messages[node] = reply.payload
-
-        exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=accept)
-        self.declined.update(exchange.declined)
-        costs.count(exchange, names=self.names, protection=request.stage is not Stage.JOIN)
-        self.require(len(messages), request.stage, costs, threshold=self.min_cohort)
-        return messages

@@ -12,6 +12,7 @@ from privacy.cbor import MAX_MESSAGE_BYTES
 from privacy.errors import HostileInputError, ProvenCheatingError
 from privacy.secagg.blame import convict
 from privacy.secagg.roster import Roster
+from secfed.whole_file import write_whole
 
 MAX_EVIDENCE_BYTES = MAX_MESSAGE_BYTES - 2**19
 """The rest of a request is for the survivors' headers."""
@@ -41,9 +42,7 @@ class Misconduct:
         if isinstance(error, ProvenCheatingError):
             self.folder.mkdir(parents=True, exist_ok=True)
             name = hashlib.sha256(error.evidence).hexdigest()[:16]
-            temporary = self.folder / f".{name}.cbor"
-            temporary.write_bytes(error.evidence)
-            temporary.replace(self.folder / f"{name}.cbor")
+            write_whole(self.folder / f"{name}.cbor", error.evidence, durable=True)
             self._evidence.append(error.evidence)
 
     def evidence(self) -> tuple[bytes, ...]:

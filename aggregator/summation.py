@@ -1,8 +1,7 @@
-"""One round's sum behind one interface: what the aggregator does with uploads is all that differs between protections.
+"""One session with the sites behind one interface: what becomes of uploads is all that differs between protections.
 
-Runs at the aggregator. `PlainSummation` sees every single update: it exists for references and comparison, and a site
-takes part in it only where its own policy allows plain. `aggregator.masked_summation` sees sums only. Both give the
-same integers for the same updates.
+Runs at the aggregator. `aggregator.plain_summation` sees every single update, `aggregator.masked_summation` their sums,
+`aggregator.encrypted_summation` neither. All give the same integers for the same updates.
 """
 
 import secrets
@@ -21,8 +20,13 @@ from secfed.config import TrainingPlan
 from secfed.messages import Binding, Reply, Request, Stage
 from secfed.parameters import ParameterLayout
 
-Uploads = Callable[[str, npt.NDArray[np.uint32]], None]
-"""Called with a site's name and its upload as it arrived, before it is added."""
+Uploads = Callable[[str, npt.NDArray[np.uint8]], None]
+"""Called with a site's name and bytes of its upload as it arrived: of integers the top ones, of a ciphertext all."""
+
+
+def top_bytes(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+    """The most significant byte of every integer, shape (len(words),)."""
+    return (words >> np.uint32(24)).astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,6 @@ class RoundTask:
 
     server_round: int
     sequence: int
-    model: npt.NDArray[np.float32]
     validate: bool
     last: bool = False
 
@@ -66,8 +69,38 @@ class RoundSum:
     messages: RoundMessages | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundDone:
+    """A round that the global model went through; `metrics` are empty where the aggregator cannot see them."""
+
+    survivors: tuple[str, ...]
+    metrics: Mapping[str, float]
+
+
+class GlobalModel(Protocol):
+    """What the aggregator holds of the model; `ended` says that nothing is left to do after `completed` rounds."""
+
+    @property
+    def completed(self) -> int:
+        """Rounds so far."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        ...
+
+    def save(self) -> None:
+        """Make durable what the last round changed."""
+        ...
+
+
+class RolledBack(HostileInputError):  # noqa: N818 - an event, after which an earlier round is run again
+    """The sites cannot use the last sum: the global model went back by one round."""
+
+
 class Summation(Protocol):
-    """A session with the sites that gives one sum per round; `declined` are the nodes whose policy refused to join."""
+    """A session with the sites; `declined` are the nodes whose policy refused to join."""
 
     declined: set[int]
 
@@ -75,22 +108,34 @@ class Summation(Protocol):
         """The nodes that take part."""
         ...
 
-    def open(self, nodes: list[int], costs: Costs, *, completed: int, model: npt.NDArray[np.float32]) -> None:
-        """Let the sites join after `completed` rounds; raises TooFewSurvivorsError where not enough do."""
+    def open(self, nodes: list[int], costs: Costs) -> None:
+        """Let the sites join; raises TooFewSurvivorsError where not enough do."""
         ...
 
-    def sum_round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
-        """Run one round; raises TooFewSurvivorsError or HostileInputError, with nothing unmasked."""
+    def next_number(self) -> int:
+        """The number of the next round, which no site has heard."""
+        ...
+
+    def round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundDone:
+        """Run one round to its end; raises TooFewSurvivorsError or HostileInputError, with nothing opened."""
+        ...
+
+    def end(self, costs: Costs) -> None:
+        """What is left to do after the last round."""
         ...
 
 
 class Session:
-    """What both summations share: the channel, the binding and who is behind which node."""
+    """What all summations share: the channel, the binding and who is behind which node.
+
+    `run` names the run in every message: the plan's hash, or 32 bytes that no other run uses.
+    """
 
     def __init__(
         self,
         channel: SiteChannel,
         *,
+        run: bytes,
         plan: TrainingPlan,
         layout: ParameterLayout,
         slots: VectorFormat,
@@ -103,14 +148,23 @@ class Session:
         self.slots = slots
         self.min_cohort = min_cohort
         self.expected_names = names
-        self.run = plan.digest()
+        self.run = run
         self.session = secrets.token_bytes(32)
+        self._number = 0
         self.names: dict[int, str] = {}
         self.declined: set[int] = set()
 
     def nodes(self) -> set[int]:
         """The nodes that take part."""
         return set(self.names)
+
+    def next_number(self) -> int:
+        """Numbers rise within the session."""
+        self._number += 1
+        return self._number
+
+    def end(self, costs: Costs) -> None:
+        """Nothing: whoever holds the model steps in every round."""
 
     def join_request(self) -> Request:
         """What a site has to agree to before anything else."""
@@ -145,40 +199,3 @@ class Session:
             raise TooFewSurvivorsError(
                 f"{count} sites answered stage '{stage}', {threshold} are needed ({lost or 'no reason given'})"
             )
-
-
-class PlainSummation(Session):
-    """Updates travel as they are; the aggregator could read each of them."""
-
-    def open(self, nodes: list[int], costs: Costs, *, completed: int, model: npt.NDArray[np.float32]) -> None:
-        """Let the sites join; nothing is recorded of a plain session."""
-        request = self.join_request()
-        exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=self.admit_name)
-        self.declined.update(exchange.declined)
-        costs.count(exchange, names=self.names, protection=False)
-        self.require(len(exchange.answered), Stage.JOIN, costs, threshold=self.min_cohort)
-
-    def sum_round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundSum:
-        """Collect the updates of whoever answers and add them."""
-        total = np.zeros(self.slots.length, np.uint32)
-
-        def accept(node: int, reply: Reply) -> None:
-            if reply.site != self.names[node]:
-                raise HostileInputError(f"the node joined as '{self.names[node]}'", party=reply.site)
-            if reply.vector is None or reply.vector.shape != total.shape:
-                raise HostileInputError("the upload has another length than agreed", party=reply.site)
-            seen(reply.site, reply.vector)
-            np.add(total, reply.vector, out=total)
-
-        request = Request(
-            stage=Stage.TRAIN,
-            binding=self.binding(task),
-            fields={"validate": int(task.validate), "cohort_size": len(self.names)},
-            vector=task.model,
-        )
-        exchange = self.channel.exchange(
-            dict.fromkeys(self.names, request), accept=accept, max_vector_length=self.slots.length
-        )
-        costs.count(exchange, names=self.names, protection=False)
-        self.require(len(exchange.answered), Stage.TRAIN, costs, threshold=self.min_cohort)
-        return RoundSum(total=total, survivors=tuple(sorted(self.names[node] for node in exchange.answered)))

@@ -4,7 +4,7 @@ Runs at a site; torch is imported in training. Where the site's folder is comes 
 (`site-folder`), never from a run.
 
 Flower sends the text of an exception to the server, so none may escape: whatever goes wrong becomes a refusal with one
-of five public words, and the reason is written to the site's own log.
+of a few public words, and the reason is written to the site's own log.
 """
 
 import logging
@@ -18,6 +18,7 @@ from clients.books import Books
 from clients.participant import Participant
 from clients.site import Site
 from privacy.errors import HostileInputError, RangeError
+from privacy.he.errors import StaleMemberError, UnreadableSumError
 from secfed.errors import DataError, PolicyRefusal
 from secfed.messages import (
     BadMessage,
@@ -31,7 +32,8 @@ from secfed.messages import (
 )
 
 MAX_VECTOR_LENGTH = 2**30
-"""Largest model that is parsed at all; the site's policy sets the real limit."""
+MAX_ATTACHMENT_BYTES = 2**34
+"""Largest model, and largest encrypted sum, that are parsed at all; the site's policy sets the real limit."""
 
 
 def site_folder_of_node(context: Context) -> Path:
@@ -66,7 +68,9 @@ def _handle(message: Message, stage: Stage, *, locate: Callable[[], Path]) -> Me
         books = Books(folder / "books")
         site = Site(folder)
         name = site.name
-        request = decode_request(message.content, max_vector_length=MAX_VECTOR_LENGTH)
+        request = decode_request(
+            message.content, max_vector_length=MAX_VECTOR_LENGTH, max_attachment_bytes=MAX_ATTACHMENT_BYTES
+        )
         binding = request.binding
         _require_stage(request, stage)
         return Message(encode_reply(Participant(site).answer(request)), reply_to=message)
@@ -93,18 +97,20 @@ def _require_stage(request: Request, stage: Stage) -> None:
         raise BadMessage(f"a request for stage {request.stage} came as {stage}")
 
 
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (PolicyRefusal, "policy"),
+    (RangeError, "range"),
+    (StaleMemberError, "stale"),
+    (UnreadableSumError, "sum"),
+    (HostileInputError, "protocol"),
+    (BadMessage, "protocol"),
+    (DataError, "data"),
+)
+
+
 def _public_reason(error: Exception) -> str:
-    match error:
-        case PolicyRefusal():
-            return "policy"
-        case RangeError():
-            return "range"
-        case HostileInputError() | BadMessage():
-            return "protocol"
-        case DataError():
-            return "data"
-        case _:
-            return "internal"
+    """The first kind that fits: the special ones stand before HostileInputError, which they are too."""
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "internal")
 
 
 app = create_app()

@@ -6,17 +6,20 @@ cannot. No secret and no voxel is written here.
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from privacy.he.receipt import EncryptedReceipt
 from privacy.secagg.receipt import Receipt
 
 TIMINGS = "timings.jsonl"
 LOG = "site.log"
 RECEIPTS = "receipts.jsonl"
+ROUNDS = "rounds.jsonl"
 HISTOGRAM = "update-histogram.json"
 
 
@@ -37,22 +40,62 @@ class Books:
         server_round: int,
         training_seconds: float,
         encoding_seconds: float,
-        masking_seconds: float,
+        protection_seconds: float,
         samples: int,
     ) -> None:
-        """How long this site trained, encoded (needed in every mode) and masked."""
+        """How long this site trained, encoded (needed in every mode) and protected its update."""
         self._append(
             TIMINGS,
             {
                 "round": server_round,
                 "training_seconds": training_seconds,
                 "encoding_seconds": encoding_seconds,
-                "masking_seconds": masking_seconds,
+                "protection_seconds": protection_seconds,
                 "samples": samples,
             },
         )
 
-    def receipt(self, receipt: Receipt) -> None:
+    def round(
+        self,
+        *,
+        run: bytes,
+        server_round: int,
+        model_hash: bytes,
+        contributors: Sequence[str],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """A round of an encrypted run that this site stepped on: what only sites see of it, the metrics too."""
+        self._append(
+            ROUNDS,
+            {
+                "run": run.hex(),
+                "round": server_round,
+                "model": model_hash.hex(),
+                "contributors": list(contributors),
+                "metrics": dict(metrics),
+            },
+        )
+
+    def rounds(self, run: bytes | None = None) -> list[dict[str, Any]]:
+        """The noted rounds of one run, or of all, one entry each in order; of a round noted twice the later note."""
+        path = self.folder / ROUNDS
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                # A kill may have cut the last line short.
+                continue
+            if run is None or entry["run"] == run.hex():
+                found[entry["run"], entry["round"]] = entry
+        return [found[key] for key in sorted(found, key=lambda key: key[1])]
+
+    def standing(self, run: bytes) -> tuple[int, bytes]:
+        """How many rounds of an encrypted run this site stepped on, and the model's hash after them; 0 and nothing."""
+        noted = self.rounds(run)
+        return (int(noted[-1]["round"]), bytes.fromhex(noted[-1]["model"])) if noted else (0, b"")
+
+    def receipt(self, receipt: Receipt | EncryptedReceipt) -> None:
         """What this site agreed to in a round: held against the aggregator's transcript by whoever audits."""
         self._append(RECEIPTS, receipt.to_json())
 

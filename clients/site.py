@@ -3,7 +3,9 @@
 Runs at a site. Everything here is read from the site's own folder; nothing comes from a run configuration. The folder
 must be readable by its owner only: it holds the identity key and, between two messages, the secrets of a round.
 
-    site.toml  identity.key  roster.cbor  anchor.pub  rounding.key  state/  books/
+    site.toml  identity.key  roster.cbor  anchor.pub  rounding.key
+    state/     session, optimiser, opened sums; encrypted/ (clients.encrypted_run)
+    books/     the site's own notes (clients.books)
 """
 
 import functools
@@ -17,17 +19,21 @@ from clients.books import Books
 from clients.training import TrainingSource
 from privacy import cbor
 from privacy.errors import HostileInputError, MisuseError
+from privacy.fixed_point import VectorFormat
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.differencing import OpenedSums
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Roster, verify_roster
+from privacy.streams import Words
 from secfed.config import PreprocessingConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
 from secfed.data.readers import DataSet, read_amos22
 from secfed.errors import ConfigError, PolicyRefusal
+from secfed.messages import Reply, Request
 from secfed.parameters import ParameterLayout
+from secfed.protected_vector import vector_format
 from secfed.provisioning import ANCHOR_FILE, IDENTITY_FILE, ROSTER_FILE, ROUNDING_FILE, write_private
 from secfed.site_config import SiteData, SiteFile, load_site_file
 
@@ -46,6 +52,11 @@ class Session:
     plan: TrainingPlan
     layout: ParameterLayout
     max_clients: int
+
+    @property
+    def slots(self) -> VectorFormat:
+        """The vector that the site hands in, and the range of its integers."""
+        return vector_format(self.layout, self.plan, cohort_size=self.max_clients)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +177,19 @@ class Site:
     def keep(self, client: SecAggClient) -> None:
         """Make the state machine durable: called BEFORE its message leaves the site."""
         self._write_session({**self._session_record(), "client": client.to_bytes()})
+
+    def reply(
+        self, request: Request, *payloads: bytes, vector: Words | None = None, attachment: bytes | None = None
+    ) -> Reply:
+        """This site's answer to a request."""
+        return Reply(
+            stage=request.stage,
+            binding=request.binding,
+            site=self.name,
+            payloads=payloads or (b"",),
+            vector=vector,
+            attachment=attachment,
+        )
 
     def cases(self, plan: TrainingPlan) -> SiteCases:
         """The site's prepared cases; preprocessing is cached on disk and the list in memory."""

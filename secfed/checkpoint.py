@@ -19,6 +19,7 @@ import numpy.typing as npt
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, load_vector, model_digest, save_vector
 from secfed.server_optimizer import ServerState
+from secfed.whole_file import write_whole
 
 LATEST = "latest.json"
 
@@ -48,7 +49,9 @@ class Checkpoints:
         temporary = self.folder / f".{stem}.momentum"
         with temporary.open("wb") as file:
             np.save(file, state.momentum)
-            self._flush(file.fileno())
+            if self.durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(self.folder / f"{stem}.momentum.npy")
         digests = {
             "completed": state.completed,
@@ -56,7 +59,7 @@ class Checkpoints:
             "momentum": _momentum_digest(state.momentum),
         }
         for name in (f"{stem}.json", LATEST):
-            self._write(name, json.dumps(digests))
+            write_whole(self.folder / name, json.dumps(digests).encode(), durable=self.durable)
         for path in self.folder.glob("round-*"):
             if not state.completed - self.keep < int(path.name[6:12]) <= state.completed:
                 path.unlink()
@@ -84,18 +87,6 @@ class Checkpoints:
         if not fits or _momentum_digest(momentum) != expected_momentum:
             raise RunFolderError(f"{path}: round-{found:06d}.momentum.npy is damaged or of another model")
         return ServerState(completed=found, model=model, momentum=momentum)
-
-    def _write(self, name: str, text: str) -> None:
-        temporary = self.folder / f".{name}"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            self._flush(file.fileno())
-        temporary.replace(self.folder / name)
-
-    def _flush(self, descriptor: int) -> None:
-        if self.durable:
-            os.fsync(descriptor)
 
 
 def _momentum_digest(momentum: npt.NDArray[np.float64]) -> str:

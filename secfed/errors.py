@@ -5,7 +5,8 @@ SecfedError (1)
 ├── DataError (3)        a volume, a label or a data set cannot be used: names the file
 ├── RunFolderError (4)   the run folder is taken, incomplete or belongs to another configuration
 ├── PolicyRefusal (5)    the site's own policy does not allow what was asked
-└── RoundAborted (6)     a federated round could not be completed; nothing was unmasked
+├── RoundAborted (6)     a federated round could not be completed; nothing was unmasked or decrypted
+└── GroupKeyLost (7)     no site holds the group key of an encrypted run any more: it cannot go on
 """
 
 
@@ -40,6 +41,12 @@ class PolicyRefusal(SecfedError):  # noqa: N818 - a refusal is the field's word
 
 
 class RoundAborted(SecfedError):  # noqa: N818 - the protocol's word for it
-    """A federated round could not be completed; nothing was unmasked."""
+    """A federated round could not be completed; nothing was unmasked or decrypted."""
 
     exit_code = 6
+
+
+class GroupKeyLost(SecfedError):  # noqa: N818 - the protocol's word for it
+    """No site holds the group key of an encrypted run any more: nobody can read its sums, and it cannot go on."""
+
+    exit_code = 7

@@ -82,6 +82,11 @@ class GroupServer:
         return {name: body.completed for name, body in self._offers.items()}
 
     @property
+    def holders(self) -> tuple[str, ...]:
+        """The sites that said in their offers that they hold the run's key, sorted by name."""
+        return tuple(sorted(name for name, body in self._offers.items() if body.claim == "holds"))
+
+    @property
     def setup_messages(self) -> Mapping[str, tuple[bytes, ...]]:
         """The accepted G0 and G1 messages by step, for the transcript."""
         return dict(self._messages)

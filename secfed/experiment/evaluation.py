@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secfed.checkpoint import Checkpoints
-from aggregator.folder import AggregatorFolder
 from clients.device import device_description, torch_device
 from clients.evaluation import predict, score_case
 from clients.site import Site
 from clients.training import samples_for
-from secfed.aggregator_files import CHECKPOINTS
 from secfed.config import RunConfig
 from secfed.data.cases import LABEL_MAPS, LabelMap
 from secfed.data.preprocessing import PreparedCase
 from secfed.engines.job import Job
 from secfed.errors import RunFolderError
 from secfed.experiment.data import test_cases
+from secfed.experiment.final_model import final_state
 from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, TESTED
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
@@ -48,14 +46,13 @@ class CaseResult:
 
 
 def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) -> list[CaseResult]:
-    """Test the job's last checkpoint; writes model, pictures and sample counts into the job's folder.
+    """Test the job's last model; writes model, pictures and sample counts into the job's folder.
 
     Raises:
         RunFolderError: the job has not reached its last round.
     """
-    _, layout = AggregatorFolder(job.aggregator_folder).initial_model()
-    state = Checkpoints(job.aggregator_folder / CHECKPOINTS).load(layout)
-    if state is None or state.completed < spec.plan.federation.rounds:
+    state, layout = final_state(job)
+    if state.completed < spec.plan.federation.rounds:
         raise RunFolderError(f"{job.folder}: the job has not reached its last round")
     labels = LABEL_MAPS[config.task]
     device = torch_device("auto")

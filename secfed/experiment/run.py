@@ -121,7 +121,7 @@ def _job_record(spec: JobSpec, folder: Path, entries: list[dict[str, Any]]) -> J
         rounds=len(rounds),
         seconds=sum(entry["seconds"] for entry in entries),
         training_seconds=sum(entry["training_seconds"] for entry in timings.values()),
-        protection_seconds=protection + sum(entry["masking_seconds"] for entry in timings.values()),
+        protection_seconds=protection + sum(entry["protection_seconds"] for entry in timings.values()),
         exchanges=sum(entry["exchanges"] for entry in entries),
         bytes_up=sum(entry["bytes_up"] for entry in entries),
         bytes_down=sum(entry["bytes_down"] for entry in entries),

@@ -22,6 +22,7 @@ from secfed.config import RunConfig, parse_run_config
 from secfed.data.cases import ABDOMEN
 from secfed.engines.in_process import InProcessGrid, Intercept
 from secfed.engines.job import Job
+from secfed.experiment.final_model import final_state
 from secfed.experiment.plans import job_specs
 from secfed.experiment.provision import provision_job
 from secfed.experiment.run_folder import RunFolder
@@ -107,19 +108,15 @@ def server_context(job: Job) -> Context:
 
 
 def train(job: Job, *, intercept: Intercept | None = None, intercept_reply: Intercept | None = None) -> ServerState:
-    """Run the real apps to the last round and return the last checkpoint."""
+    """Run the real apps to the last round and return the last model."""
     with InProcessGrid(clients.app.app, job.site_folders, intercept=intercept, intercept_reply=intercept_reply) as grid:
         aggregator.app.app(grid, server_context(job))
     return last_state(job)
 
 
 def last_state(job: Job) -> ServerState:
-    """The newest checkpoint of a job."""
-    folder = AggregatorFolder(job.aggregator_folder)
-    _, layout = folder.initial_model()
-    state = Checkpoints(job.aggregator_folder / CHECKPOINTS).load(layout)
-    assert state is not None
-    return state
+    """The newest model of a job, wherever it lives."""
+    return final_state(job)[0]
 
 
 def digest(job: Job) -> str:

@@ -1,0 +1,213 @@
+"""A site's own record of one encrypted run: the group key and protocol state, and the model that it stepped to itself.
+
+Held by a site alone, one folder per run, readable by its owner only:
+
+    state/encrypted/RUN/run.json     plan, layout and number of sites, as agreed when the site first joined
+    state/encrypted/RUN/member.cbor  protocol state with the group key, until the run has ended
+    state/encrypted/RUN/model/       the model and the server's momentum after the newest rounds
+
+The model is written before the protocol state that counts its round: after a kill between the two, the same sum is
+shown again and gives the same model. Whoever reads these files reads the model, and with the key every upload.
+"""
+
+import json
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from clients.site import Session, Site
+from privacy import cbor
+from privacy.errors import HostileInputError, MisuseError
+from privacy.he.errors import StaleMemberError
+from privacy.he.member import GroupMember
+from secfed.checkpoint import Checkpoints
+from secfed.config import TrainingPlan
+from secfed.data.cases import LABEL_MAPS
+from secfed.errors import ConfigError, PolicyRefusal, RunFolderError
+from secfed.parameters import ParameterLayout, model_digest
+from secfed.protected_vector import encryption_parameters
+from secfed.provisioning import write_private
+from secfed.server_optimizer import ServerState
+
+RUNS = "encrypted"
+RECORD = "run.json"
+MEMBER = "member.cbor"
+MODEL = "model"
+
+
+class EncryptedRun:
+    """One run's folder at a site."""
+
+    def __init__(self, site: Site, session: Session) -> None:
+        self.site = site
+        self.session = session
+        self.folder = site.state / RUNS / session.run.hex()[:32]
+        self.checkpoints = Checkpoints(self.folder / MODEL, keep=2, durable=site.file.durable_state)
+
+    @classmethod
+    def open(cls, site: Site, folder: Path) -> Self:
+        """The run whose folder that is, for what the site's owner does with it.
+
+        Raises:
+            ConfigError: it holds no run, or a damaged record.
+        """
+        path = folder / RECORD
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            session = Session(
+                run=bytes.fromhex(record["run"]),
+                session=bytes(32),
+                plan=TrainingPlan.model_validate_json(record["plan"]),
+                layout=ParameterLayout.from_json(record["layout"]),
+                max_clients=int(record["max_clients"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: no readable record of an encrypted run: {error}") from error
+        return cls(site, session)
+
+    def check(self) -> None:
+        """Refuse a run of this name that was another one when the site first joined it.
+
+        Raises:
+            PolicyRefusal: another plan, layout or number of sites.
+            ConfigError: the record is damaged.
+        """
+        path = self.folder / RECORD
+        if path.exists() and path.read_text(encoding="utf-8") != self._record():
+            raise PolicyRefusal("the plan, the layout or the number of sites is not what this run had when it began")
+
+    def begin(self) -> None:
+        """Note what the run is, once."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self.folder / RECORD
+        if not path.exists():
+            write_private(path, self._record().encode(), durable=True)
+
+    def rejoin(self) -> GroupMember:
+        """The protocol state for a new session: as it was left, or made anew from what the site's books say.
+
+        A damaged state counts as lost: then a peer seals the key again, and the books say how far the run was.
+        """
+        try:
+            return self.member()
+        except PolicyRefusal:
+            pass
+        except ConfigError as error:
+            self.site.books.log("state lost", run=self.session.run.hex(), error=str(error))
+        completed, digest = self.site.books.standing(self.session.run)
+        return GroupMember.create(
+            identity=self.site.identity(),
+            roster=self.site.roster(),
+            run=self.session.run,
+            parameters=encryption_parameters(self.session.slots, self.session.plan.protection),
+            floors=self.site.floors(max_vector_length=self.session.slots.length),
+            model_hash=digest or model_digest(self._initial().model, self.session.layout),
+            completed=completed,
+        )
+
+    def member(self) -> GroupMember:
+        """The protocol state as it was left.
+
+        Raises:
+            PolicyRefusal: there is none.
+            ConfigError: it is damaged.
+        """
+        path = self.folder / MEMBER
+        if not path.exists():
+            raise PolicyRefusal("this site has no state of that encrypted run")
+        try:
+            return GroupMember.from_bytes(
+                path.read_bytes(),
+                identity=self.site.identity(),
+                roster=self.site.roster(),
+                parameters=encryption_parameters(self.session.slots, self.session.plan.protection),
+                floors=self.site.floors(max_vector_length=self.session.slots.length),
+            )
+        except MisuseError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def keep(self, member: GroupMember) -> None:
+        """Make the protocol state durable: called BEFORE its message leaves the site."""
+        write_private(self.folder / MEMBER, member.to_bytes(), durable=self.site.file.durable_state)
+
+    def state(self, member: GroupMember) -> ServerState:
+        """The model that the site stands on, and the server's momentum.
+
+        Raises:
+            StaleMemberError: the files of that round are missing or damaged; a peer's snapshot brings them back.
+        """
+        if member.completed == 0:
+            return self._initial()
+        try:
+            state = self.checkpoints.load(self.session.layout, completed=member.completed)
+        except RunFolderError as error:
+            raise StaleMemberError(f"the model after round {member.completed} is lost here: {error}") from error
+        if state is None or model_digest(state.model, self.session.layout) != member.model_hash:
+            raise StaleMemberError(f"the model after round {member.completed} is not at hand here")
+        return state
+
+    def save(self, state: ServerState) -> None:
+        """Make a model durable, before the protocol state counts its round."""
+        self.checkpoints.save(state, self.session.layout)
+
+    def snapshot(self, state: ServerState) -> bytes:
+        """What a peer needs to stand where this site stands, to be sealed under the group key."""
+        return cbor.to_cbor(
+            {
+                "completed": state.completed,
+                "model": state.model.astype("<f4").tobytes(),
+                "momentum": state.momentum.astype("<f8").tobytes() if self._has_momentum() else b"",
+            }
+        )
+
+    def read_snapshot(self, payload: bytes) -> ServerState:
+        """The reverse of `snapshot`, from a peer.
+
+        Raises:
+            HostileInputError: malformed, or of another layout.
+        """
+        layout = self.session.layout
+        found = cbor.from_cbor(payload, max_bytes=self.max_snapshot_bytes())
+        match found:
+            case {"completed": int(completed), "model": bytes(model), "momentum": bytes(momentum), **rest} if not rest:
+                pass
+            case _:
+                raise HostileInputError("the snapshot is malformed")
+        momentum_bytes = 8 * layout.num_parameters if self._has_momentum() else 0
+        if len(model) != 4 * layout.size or len(momentum) != momentum_bytes:
+            raise HostileInputError("the snapshot is of another model's layout")
+        velocity = np.frombuffer(momentum, "<f8") if momentum else np.zeros(layout.num_parameters)
+        return ServerState(completed=completed, model=np.frombuffer(model, "<f4"), momentum=velocity)
+
+    def max_snapshot_bytes(self) -> int:
+        """More than any snapshot of this run has."""
+        return 4 * self.session.layout.size + 8 * self.session.layout.num_parameters + 1024
+
+    def _initial(self) -> ServerState:
+        # Made from the plan here: an aggregator that chose the model could choose one that tells about single patients.
+        from secfed.model import initial_vector
+
+        plan = self.session.plan
+        vector, layout = initial_vector(plan, num_classes=LABEL_MAPS[plan.task].num_classes)
+        return ServerState.initial(vector, layout)
+
+    def _has_momentum(self) -> bool:
+        # Without it the server's step does not look at its momentum.
+        return self.session.plan.federation.server_optimizer == "fedavgm"
+
+    def _record(self) -> str:
+        return json.dumps(
+            {
+                "run": self.session.run.hex(),
+                "plan": self.session.plan.model_dump_json(),
+                "layout": self.session.layout.to_json(),
+                "max_clients": self.session.max_clients,
+            }
+        )
+
+
+def encrypted_runs(site: Site) -> tuple[Path, ...]:
+    """The folders of all encrypted runs that this site has taken part in, the newest first."""
+    found = [path.parent for path in (site.state / RUNS).glob(f"*/{RECORD}")]
+    return tuple(sorted(found, key=lambda folder: (folder / RECORD).stat().st_mtime, reverse=True))
