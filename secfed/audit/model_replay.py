@@ -16,7 +16,8 @@ from privacy.secagg.round_check import RoundFacts
 from privacy.secagg.session_check import SessionFacts
 from privacy.secagg.transcript import RoundEntry, SessionEntry, entry_name
 from privacy.secagg.verifier import CheckedEntry
-from secfed.aggregator_files import CHECKPOINTS, INITIAL, PLAN
+from secfed.aggregator_files import CHECKPOINTS, INITIAL
+from secfed.audit.plan_check import check_plan_hash, read_plan
 from secfed.config import TrainingPlan
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, load_vector, model_digest
@@ -79,14 +80,10 @@ class ModelReplay:
 
     def _begin(self, entry: SessionEntry, facts: SessionFacts | None, notes: Findings) -> None:
         self._hashes[entry.completed] = entry.model_hash
-        self._plan = self._slots = None
-        try:
-            self._plan = TrainingPlan.model_validate_json(entry.plan)
-        except ValueError as error:
-            notes.fail(f"the plan cannot be read: {str(error).splitlines()[0]}")
+        self._slots = None
+        self._plan = read_plan(entry.plan, self.folder, notes)
+        if self._plan is None:
             return
-        if (self.folder / PLAN).is_file():
-            self._compare_plan(self._plan, notes)
         if self._layout is None and (self.folder / INITIAL).is_file():
             vector, self._layout = self._load(self.folder / INITIAL, notes)
             if vector is not None and self._layout is not None and entry.completed == 0:
@@ -98,21 +95,10 @@ class ModelReplay:
         if self._layout is not None and facts is not None:
             self._slots = vector_format(self._layout, self._plan, cohort_size=len(facts.roster.names))
 
-    def _compare_plan(self, plan: TrainingPlan, notes: Findings) -> None:
-        try:
-            given = TrainingPlan.model_validate_json((self.folder / PLAN).read_bytes())
-        except (OSError, ValueError):
-            notes.fail(f"{PLAN} cannot be read", where=PLAN)
-            return
-        if given.digest() != plan.digest():
-            notes.fail(f"{PLAN} is another plan than the transcript holds", where=PLAN)
-
     def _advance(self, entry: RoundEntry, facts: RoundFacts, checked: CheckedEntry, notes: Findings) -> None:
         before, number = entry.server_round - 1, entry.server_round
         self._hashes[number] = entry.model_after
-        if self._plan is not None:
-            with notes.claim("the sites trained under the plan that the transcript holds"):
-                notes.require(facts.announced.plan_hash == self._plan.digest(), "the sites were shown another plan")
+        check_plan_hash(facts.announced.plan_hash, self._plan, notes)
         state = self._state_before(before, facts.announced.model_hash, notes) if checked.sum is not None else None
         self._states = {before: state} if state is not None else {}
         if state is None or checked.sum is None or self._plan is None or self._slots is None or self._layout is None:

@@ -1,18 +1,21 @@
 """A transcript on disk as the auditor reads it: entries one by one, vectors block by block, receipts, unknown files.
 
-Reads and judges nothing; the checks are in `privacy.secagg.verifier`. Nothing here follows a link or a name that a
-transcript contains: paths are made of numbers and of names that rosters accept.
+Reads and judges nothing; the checks are in `privacy.secagg.verifier` and `privacy.he.verifier`. Nothing here follows a
+link or a name that a transcript contains: paths are made of numbers and of names that rosters accept.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from privacy.chain import ENTRIES, HEAD, VECTORS, entry_name, label_of
 from privacy.errors import HostileInputError
+from privacy.he.receipt import EncryptedReceipt
+from privacy.he.transcript import FORMAT as ENCRYPTED
 from privacy.merkle import LEAF_BYTES
 from privacy.secagg.receipt import Receipt
-from privacy.secagg.transcript import ENTRIES, HEAD, SUM, RoundEntry, entry_name, vector_name
-from privacy.secagg.verifier import CheckedEntry
+from privacy.secagg.transcript import vector_name
+from secfed.audit.reading import AnyReceipt
 
 RECEIPTS = "sites/*/books/receipts.jsonl"
 
@@ -52,14 +55,25 @@ class TranscriptFolder:
         path = self.folder / name
         return _blocks(path) if path.is_file() else None
 
-    def note_vectors(self, checked: CheckedEntry) -> None:
-        """Expect the vectors of a completed round, whatever they are where its entry cannot be read."""
-        if checked.content is None:
-            folder = (self.folder / vector_name(checked.number, SUM)).parent
-            self._known.update(path.relative_to(self.folder).as_posix() for path in folder.glob("*.u32"))
-        if isinstance(checked.content, RoundEntry):
-            owners = (*checked.content.upload_leaves, SUM)
-            self._known.update(vector_name(checked.number, owner) for owner in owners)
+    def ciphertext(self, number: int, owner: str, *, limit: int) -> bytes | None:
+        """The first `limit` bytes of an encrypted upload; None where there is no file."""
+        name = ENCRYPTED.vector_name(number, owner)
+        self._known.add(name)
+        try:
+            with (self.folder / name).open("rb") as file:
+                return file.read(limit)
+        except OSError:
+            return None
+
+    def label(self) -> str:
+        """Which kind of transcript this is, by its first entry that can be read; empty where none can."""
+        return next(filter(None, map(label_of, self.entries())), "")
+
+    def expect_vectors(self, number: int, owners: Iterable[str] | None, *, ending: str) -> None:
+        """Expect the vectors of an entry; None stands for whatever is there, where the entry cannot be read."""
+        folder = self.folder / VECTORS / f"{number:06d}"
+        files = folder.glob(f"*{ending}") if owners is None else (folder / f"{owner}{ending}" for owner in owners)
+        self._known.update(path.relative_to(self.folder).as_posix() for path in files)
 
     def unknown_files(self) -> list[str]:
         """What lies in the folder and is no part of the transcript, by relative path; call it at the end."""
@@ -71,16 +85,19 @@ class TranscriptFolder:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
-def read_receipts(path: Path) -> tuple[list[Receipt], list[str]]:
+def read_receipts(path: Path) -> tuple[list[AnyReceipt], list[str]]:
     """The receipts in a site's file, and what is wrong with the lines that are none."""
-    receipts, problems = [], []
+    receipts: list[AnyReceipt] = []
+    problems: list[str] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         return [], [f"cannot be read: {error}"]
     for number, line in enumerate(lines, start=1):
         try:
-            receipts.append(Receipt.from_json(json.loads(line)))
+            record = json.loads(line)
+            kind = EncryptedReceipt if isinstance(record, dict) and "protection" in record else Receipt
+            receipts.append(kind.from_json(record))
         except (ValueError, RecursionError, HostileInputError) as error:
             problems.append(f"line {number} is no receipt: {error}")
     return receipts, problems

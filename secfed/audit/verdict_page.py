@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from privacy.secagg.findings import Status
-from secfed.audit.verify import CANNOT_BE_PROVED, AuditReport, Verdict
+from secfed.audit.verify import AuditReport, Verdict
 
 MAX_PROBLEMS = 40
 
@@ -23,8 +23,8 @@ def print_audit(report: AuditReport, console: Console) -> None:
     for job, reason in report.without.items():
         style = "bold red" if job in report.missing else "dim"
         console.print(Text(f"{job}: not verified; {reason}", style=style))
-    console.print(Text("\nCannot be proved by any transcript", style="bold"))
-    for line in CANNOT_BE_PROVED:
+    console.print(Text("\nCannot be proved by any such transcript", style="bold"))
+    for line in report.cannot_be_proved:
         console.print(Text(f"  - {line}"))
     result = Text("\nVERIFIED", style="bold green") if report.verified else Text("\nNOT VERIFIED", style="bold red")
     console.print(result.append(f"  {report.run}", style="default"))
@@ -42,7 +42,9 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def _print_verdict(verdict: Verdict, console: Console) -> None:
-    console.print(Text(f"\n{verdict.job}", style="bold").append(f"  {_extent(verdict)}", style="dim"))
+    console.print(
+        Text(f"\n{verdict.job}", style="bold").append(f"  {verdict.protection}: {_extent(verdict)}", style="dim")
+    )
     console.print(Text(f"  consortium's key: {verdict.anchor}; receipts: {verdict.receipts_from}", style="dim"))
     problems = verdict.failed
     if problems:

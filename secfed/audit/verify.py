@@ -1,8 +1,8 @@
 """`secfed audit verify`: every transcript of a run, checked offline, and what that proves.
 
-Run by an auditor, in a process that loads no client and no server role, and without a network. RUN is a run folder (one
-transcript per masked job) or an aggregator's folder. The anchor and the receipts should come from the auditor and the
-sites; where a run folder's own ones are used, the result says so.
+Run by an auditor, in a process that loads no client and no server role, no encryption library, and without a network.
+RUN is a run folder (one transcript per masked or encrypted job) or an aggregator's folder. The anchor and the receipts
+should come from the auditor and the sites; where a run folder's own ones are used, the result says so.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,27 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from privacy.chain import entry_name
+from privacy.he.transcript import FORMAT as ENCRYPTED
 from privacy.secagg.findings import Finding, Findings
-from privacy.secagg.receipt import Receipt
-from privacy.secagg.transcript import AbortEntry, RoundEntry, SessionEntry, entry_name
-from privacy.secagg.verifier import CheckedEntry, TranscriptVerifier
 from secfed.aggregator_files import ANCHOR, CHECKPOINTS, PLAN, TRANSCRIPT
-from secfed.audit.model_replay import ModelReplay
+from secfed.audit.encrypted_reading import EncryptedReading
+from secfed.audit.masked_reading import MaskedReading
+from secfed.audit.reading import AnyReceipt, ReadEntry, Reading
 from secfed.audit.transcript_folder import RECEIPTS, TranscriptFolder, read_receipts
 from secfed.config import TrainingPlan
 from secfed.errors import RunFolderError
 
 ANCHOR_BYTES = 32
-PLAIN = "plain: updates travelled in the clear, so there is nothing masked to verify"
-MISSING = "the transcript of a masked run is missing"
-
-CANNOT_BE_PROVED = (
-    "that sites trained honestly, or on what they say: masks hide a poisoned update as well as a good one",
-    "that the masked values lay in their range, or that the data are of good quality",
-    "that nobody can learn about a patient from the sums themselves: only differential privacy bounds that",
-    "that the aggregator kept, saw or was given nothing else than the transcript holds",
-    "that the last entry is the last: no later round has signed it; the sites' receipts tell",
-)
+PLAIN = "plain: updates travelled in the clear, so there is nothing protected to verify"
+MISSING = "the transcript of a protected run is missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +31,8 @@ class Verdict:
     """What came of one transcript. `replayed` and `by_signatures` are server rounds, in order."""
 
     job: str
+    protection: str
+    cannot_be_proved: tuple[str, ...]
     findings: tuple[Finding, ...]
     rounds: int
     replayed: tuple[int, ...]
@@ -63,6 +58,7 @@ class Verdict:
         }
         return {
             "job": self.job,
+            "protection": self.protection,
             "verified": not self.failed,
             "rounds": self.rounds,
             "replayed": list(self.replayed),
@@ -91,6 +87,11 @@ class AuditReport:
         """Whether nothing failed and no transcript is missing."""
         return not self.missing and not any(verdict.failed for verdict in self.verdicts)
 
+    @property
+    def cannot_be_proved(self) -> tuple[str, ...]:
+        """What no transcript of these kinds shows."""
+        return tuple(dict.fromkeys(line for verdict in self.verdicts for line in verdict.cannot_be_proved))
+
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
         return {
@@ -99,7 +100,7 @@ class AuditReport:
             "transcripts": [verdict.as_dict() for verdict in self.verdicts],
             "without_transcript": self.without,
             "missing": list(self.missing),
-            "cannot_be_proved": list(CANNOT_BE_PROVED),
+            "cannot_be_proved": list(self.cannot_be_proved),
         }
 
 
@@ -136,7 +137,7 @@ def verify_run(
         problems = Findings("receipts")
         if receipts:
             # What belongs to no session at all is held against the first transcript, so that it is not lost.
-            held: Iterable[Receipt] = own | strays if position == 0 else own
+            held: Iterable[AnyReceipt] = own | strays if position == 0 else own
             for path, (_, found) in given.items():
                 for problem in found if position == 0 else ():
                     problems.fail(problem, where=path.name)
@@ -177,8 +178,8 @@ class _Audit:
         self.anchor_source = f"{ANCHOR} of the run itself: compare it with the consortium's"
         return _read_anchor(path)
 
-    def own_receipts(self, problems: Findings) -> set[Receipt]:
-        held: set[Receipt] = set()
+    def own_receipts(self, problems: Findings) -> set[AnyReceipt]:
+        held: set[AnyReceipt] = set()
         for path in sorted(self.folder.parent.glob(RECEIPTS)):
             found, wrong = read_receipts(path)
             held.update(found)
@@ -187,20 +188,17 @@ class _Audit:
         return held
 
     def read_entries(self, anchor: bytes | None, progress: Callable[[], None]) -> None:
-        self._verifier = TranscriptVerifier(anchor=anchor, vectors=self._transcript.vector)
-        model = ModelReplay(self.folder)
+        kind = EncryptedReading if self._transcript.label() == ENCRYPTED.label else MaskedReading
+        self._reading: Reading = kind(self.folder, self._transcript, anchor=anchor)
         for data in self._transcript.entries():
-            checked = self._verifier.add(data)
-            self._transcript.note_vectors(checked)
-            self._findings += checked.findings
-            self._findings += model.take(checked).found
-            self._note(checked)
+            self._note(self._reading.add(data))
             progress()
-        self._findings += self._verifier.finish(self._transcript.head())
-        self._findings += model.finish().found
+        self._findings += self._reading.finish(self._transcript.head())
 
-    def verdict(self, receipts: Sequence[Receipt], problems: Findings, *, anchor: str, receipts_from: str) -> Verdict:
-        self._findings += self._verifier.check_receipts(receipts)
+    def verdict(
+        self, receipts: Sequence[AnyReceipt], problems: Findings, *, anchor: str, receipts_from: str
+    ) -> Verdict:
+        self._findings += self._reading.check_receipts(receipts)
         self._findings += problems.found
         for name in self._transcript.unknown_files():
             clean = Findings(name)
@@ -208,6 +206,8 @@ class _Audit:
             self._findings += clean.found
         return Verdict(
             job=self.job,
+            protection=self._reading.protection,
+            cannot_be_proved=self._reading.cannot_be_proved,
             findings=tuple(self._findings),
             rounds=len(self._replayed) + len(self._by_signatures),
             replayed=tuple(self._replayed),
@@ -221,15 +221,14 @@ class _Audit:
             rounds_by_file=self._rounds_by_file,
         )
 
-    def _note(self, checked: CheckedEntry) -> None:
-        match checked.content:
-            case SessionEntry(session=session):
-                self.sessions.add(session)
-            case RoundEntry(server_round=server_round):
-                (self._by_signatures if checked.sum is None else self._replayed).append(server_round)
-                self._rounds_by_file[entry_name(checked.number)] = server_round
-            case AbortEntry():
-                self._aborted += 1
+    def _note(self, read: ReadEntry) -> None:
+        self._findings += read.findings
+        self._aborted += read.aborted
+        if read.session is not None:
+            self.sessions.add(read.session)
+        if read.server_round is not None:
+            (self._replayed if read.replayed else self._by_signatures).append(read.server_round)
+            self._rounds_by_file[entry_name(read.number)] = read.server_round
 
 
 def _with_transcript(run: Path) -> list[Path]:

@@ -11,9 +11,10 @@ from small_federation import config, provision, train
 
 from aggregator.folder import AggregatorFolder
 from privacy.secagg.transcript import HEAD, SUM, entry_name, vector_name
+from secfed.audit.masked_reading import CANNOT_BE_PROVED
 from secfed.audit.model_replay import CHAINED_ONLY, STEPPED
 from secfed.audit.verdict_page import ranges
-from secfed.audit.verify import CANNOT_BE_PROVED, count_entries, verify_run
+from secfed.audit.verify import count_entries, verify_run
 from secfed.errors import RunFolderError
 from secfed.parameters import load_vector, save_vector
 
@@ -186,9 +187,9 @@ def test_final_model_of_the_run_is_compared(run):
 
 def test_published_sum_or_step_of_a_lying_aggregator_is_found(tmp_path, scans, monkeypatch):
     """It adds to the last round's model what no site sent: the sum is right, the step is not."""
-    import aggregator.federation as federation_module
+    import aggregator.open_model as model_module
 
-    honest = federation_module.step
+    honest = model_module.step
 
     def biased(state, average, **settings):
         stepped = honest(state, average, **settings)
@@ -196,7 +197,7 @@ def test_published_sum_or_step_of_a_lying_aggregator_is_found(tmp_path, scans, m
             stepped.model[0] += 1
         return stepped
 
-    monkeypatch.setattr(federation_module, "step", biased)
+    monkeypatch.setattr(model_module, "step", biased)
     federation(tmp_path / "run", scans, keep_uploads="all")
     found = only(verify_run(tmp_path / "run")).failed
     assert [(finding.where, finding.what) for finding in found] == [
