@@ -25,6 +25,8 @@ SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 ModalityName = Literal["CT", "MR"]
 ProtectionMode = Literal["plain", "masked", "encrypted"]
 EncryptionScheme = Literal["bfv", "ckks"]
+PrivacyMode = Literal["off", "clip_only", "local", "distributed", "silo"]
+TrainableSet = Literal["all", "decoder", "norm+head", "head", "lora"]
 ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
 Source = typing.TypeVar("Source", bound="DataSource")
 
@@ -237,6 +239,58 @@ class ProtectionConfig(Table):
                 return rounds
 
 
+class PrivacyConfig(Table):
+    """Differential privacy per patient (docs/differential-privacy.md); "off" and "clip_only" give none.
+
+    Patients are sampled with `sampling_prob`; each one's gradient over `patches` patches with `views` augmented views
+    each is clipped to `clip_norm`. "local" adds noise to every local step at every site, "distributed" a share of it at
+    every site to the one step of a round, "silo" to a site's whole update, which `clip_norm` bounds then. The noise on a
+    sum has `noise_multiplier` times `clip_norm` as its standard deviation; or give the `epsilon` that the whole run may
+    spend at `delta`, which defaults to the smaller of 1e-5 and 1 / (10 `patients`). `patients` is the public number of
+    all training patients; a run that loses more than `max_dropouts` sites in a round stops it before anything is
+    opened, and the guarantee holds against `max_colluders` sites that tell what noise they added. Only the `trainable`
+    part of the model learns.
+    """
+
+    mode: PrivacyMode = "off"
+    noise_multiplier: Positive | None = None
+    epsilon: Positive | None = None
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    patients: PositiveInt | None = None
+    sampling_prob: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    clip_norm: Positive = 1.0
+    patches: PositiveInt = 4
+    views: PositiveInt = 2
+    max_dropouts: Annotated[int, Field(ge=0)] = 0
+    max_colluders: Annotated[int, Field(ge=0)] = 0
+    trainable: TrainableSet = "all"
+
+    @property
+    def guarantees(self) -> bool:
+        """Whether the mode adds noise, so that there is an epsilon."""
+        return self.mode in ("local", "distributed", "silo")
+
+    @model_validator(mode="after")
+    def _noise(self) -> Self:
+        given = [name for name in ("noise_multiplier", "epsilon") if getattr(self, name) is not None]
+        if not self.guarantees:
+            if given:
+                raise ValueError(f"mode = '{self.mode}' adds no noise, so {' and '.join(given)} would mean nothing")
+            return self
+        if len(given) != 1:
+            raise ValueError(f"mode = '{self.mode}' needs exactly one of noise_multiplier and epsilon")
+        if self.delta is None and self.patients is None:
+            raise ValueError("give delta, or patients, from which it is derived: min(1e-5, 1 / (10 patients))")
+        return self
+
+    @property
+    def resolved_delta(self) -> float:
+        """The delta of the run; 0 in modes without one."""
+        if self.delta is not None:
+            return self.delta
+        return min(1e-5, 1 / (10 * self.patients)) if self.guarantees and self.patients else 0.0
+
+
 class EvaluationConfig(Table):
     """How the final models are tested. The last checkpoint is used, always: no choice looks at test data."""
 
@@ -255,6 +309,40 @@ class TrainingPlan(Table):
     training: TrainingConfig = TrainingConfig()
     federation: FederationConfig = FederationConfig()
     protection: ProtectionConfig = ProtectionConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        """What would couple patients, or tell about them beside the noisy sum, is refused before any is touched."""
+        mode = self.privacy.mode
+        if mode == "off":
+            return self
+        if self.model.normalisation == "batch":
+            raise ValueError(
+                f"model.normalisation = 'batch' mixes patients, which privacy.mode = '{mode}' must not: "
+                "use 'instance' or 'group'"
+            )
+        if self.federation.validate_every and self.privacy.guarantees:
+            raise ValueError(
+                f"federation.validate_every = {self.federation.validate_every} would release scores of private cases "
+                f"without noise under privacy.mode = '{mode}': set it to 0"
+            )
+        if mode == "distributed" and self.training.optimizer_state != "reset":
+            raise ValueError(
+                f"training.optimizer_state = '{self.training.optimizer_state}': with privacy.mode = 'distributed' the "
+                "server alone steps, once per round: set it to 'reset'"
+            )
+        if mode == "distributed" and self.federation.weighting != "examples":
+            raise ValueError(
+                f"federation.weighting = '{self.federation.weighting}': with privacy.mode = 'distributed' every patient "
+                "counts alike: set it to 'examples'"
+            )
+        if mode == "silo" and self.federation.weighting != "uniform":
+            raise ValueError(
+                f"federation.weighting = '{self.federation.weighting}': with privacy.mode = 'silo' every site counts "
+                "alike: set it to 'uniform'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -299,6 +387,19 @@ class RunConfig(TrainingPlan):
                 f"{len(self.sites)} sites, but federation.min_cohort = {self.federation.min_cohort}: "
                 "add sites or lower min_cohort"
             )
+        privacy, spare = self.privacy, len(self.sites) - self.privacy.max_dropouts
+        if privacy.mode in ("distributed", "silo"):
+            if spare - privacy.max_colluders < 1:
+                raise ValueError(
+                    f"privacy.max_dropouts = {privacy.max_dropouts} and max_colluders = {privacy.max_colluders} leave "
+                    f"none of {len(self.sites)} sites to add noise: lower them"
+                )
+            if self.federation.min_cohort < spare:
+                raise ValueError(
+                    f"federation.min_cohort = {self.federation.min_cohort}: the noise of privacy.mode = "
+                    f"'{privacy.mode}' needs {spare} of {len(self.sites)} sites (privacy.max_dropouts = "
+                    f"{privacy.max_dropouts}): set min_cohort to {spare}, or raise max_dropouts"
+                )
         threshold = self.protection.threshold
         if threshold is not None and threshold > len(self.sites):
             raise ValueError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from privacy.fixed_point import Segment, VectorFormat
+from privacy.fixed_point import HALF_MODULUS, Segment, VectorFormat
 from privacy.he.parameters import HeParameters
 from secfed.config import FederationConfig, ProtectionConfig, TrainingPlan
 from secfed.parameters import ParameterLayout
@@ -32,6 +32,10 @@ METRIC_LIMITS: Mapping[str, float] = {
     "validation_cases_mr": 1024.0,
 }
 """Name and largest absolute value of every metric that may travel. Dice sums and counts are bounded by the cases."""
+
+
+NOISE_TAIL_DEVIATIONS = 14
+"""A Gaussian leaves this range with a probability below 2^-145 per entry: never, for any model and number of rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +76,8 @@ def example_weight(examples: int, federation: FederationConfig) -> float:
 
 
 def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: int) -> VectorFormat:
-    """Slots and ranges of the vector for a cohort of at most `cohort_size` sites."""
-    segments = [Segment(name="delta", length=layout.num_parameters, max_abs=plan.federation.clip_norm)]
+    """Slots and ranges of the vector for a cohort of at most `cohort_size` sites, noise of the run's privacy included."""
+    segments = [Segment(name="delta", length=layout.num_parameters, max_abs=delta_limit(plan))]
     if layout.num_buffers:
         segments.append(Segment(name="buffers", length=layout.num_buffers, max_abs=BUFFER_LIMIT))
     if layout.num_moments:
@@ -82,7 +86,50 @@ def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: i
         segments.append(Segment(name="moments", length=layout.num_moments, max_abs=limit))
     segments.append(Segment(name="weight", length=1, max_abs=1.0))
     segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
-    return VectorFormat(segments=tuple(segments), max_clients=cohort_size)
+    return VectorFormat(
+        segments=tuple(segments), max_clients=cohort_size, noise_tail=_noise_tail(plan, cohort_size=cohort_size)
+    )
+
+
+def delta_limit(plan: TrainingPlan) -> float:
+    """The largest entry of a weighted delta: the clip on a site's update, or what clipped patients add up to at most.
+
+    With one step per round a site sends sum / (sampling_prob * example_cap), and its at most `example_cap` patients give
+    at most `clip_norm` each.
+    """
+    match plan.privacy.mode:
+        case "distributed":
+            return plan.privacy.clip_norm / plan.privacy.sampling_prob
+        case "silo":
+            return plan.privacy.clip_norm
+        case _:
+            return plan.federation.clip_norm
+
+
+def noise_deviation(plan: TrainingPlan, slots: VectorFormat) -> float:
+    """The standard deviation of the whole noise on a sum, in integers of the delta's slot; 0 without such noise."""
+    return _noise_per_integer(plan) * slots.max_integer
+
+
+def _noise_per_integer(plan: TrainingPlan) -> float:
+    """Standard deviation over `max_integer`: one patient or one site moves the sum by the clip, as an integer."""
+    multiplier = plan.privacy.noise_multiplier or 0.0
+    match plan.privacy.mode:
+        case "distributed":
+            return multiplier / plan.federation.example_cap
+        case "silo":
+            return multiplier
+        case _:
+            return 0.0
+
+
+def _noise_tail(plan: TrainingPlan, *, cohort_size: int) -> int:
+    # max_integer and the tail share the modulus: M n + NOISE_TAIL_DEVIATIONS r M < 2^31, with r M the deviation.
+    share = NOISE_TAIL_DEVIATIONS * _noise_per_integer(plan)
+    if not share:
+        return 0
+    largest = (HALF_MODULUS - 1) / (cohort_size + share)
+    return math.ceil(share * largest) + 1
 
 
 def encryption_parameters(slots: VectorFormat, protection: ProtectionConfig) -> HeParameters:

@@ -22,6 +22,7 @@ TABLES = [
     config.TrainingConfig,
     config.FederationConfig,
     config.ProtectionConfig,
+    config.PrivacyConfig,
     config.EvaluationConfig,
     SiteFile,
     SiteData,
