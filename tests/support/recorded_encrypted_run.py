@@ -8,6 +8,7 @@ from he_group_world import PLAN, GroupWorld
 
 from aggregator.encrypted_transcript import EncryptedTranscript
 from privacy.chain import HEAD, Retention
+from privacy.he.errors import StaleMemberError
 from privacy.he.transcript import FORMAT
 from privacy.he.verifier import EncryptedVerifier
 from privacy.secagg.roster import generate_consortium_key, sign_roster
@@ -68,7 +69,7 @@ class RecordedEncryptedRun:
         round_ = world.announce(previous=self.transcript.previous)
         self.transcript.note_open(announcement=round_.announcement, server_round=self.server_round)
         for name in (name for name in self.names if name not in absent):
-            world.accept(name, round_.announcement)
+            self.accept(name, round_.announcement)
             header, ciphertext = world.members[name].encrypt(world.vectors[name])
             self.receipts[name].append(world.members[name].receipt)
             if name in refused:
@@ -92,6 +93,16 @@ class RecordedEncryptedRun:
         self.sums.append(published)
         return round_
 
+    def accept(self, name, announcement):
+        """E0 at one site, with a peer's snapshot before it where the site missed too much."""
+        world, before = self.world, self.sums[-1] if self.sums else None
+        try:
+            world.accept(name, announcement, before)
+        except StaleMemberError:
+            giver = max((peer for peer in self.names if peer != name), key=lambda peer: world.members[peer].completed)
+            world.adopt(name, *world.snapshot(giver))
+            world.accept(name, announcement, before)
+
     def rerun(self, **settings):
         """The last round once more, as after a sum that did not decrypt."""
         self.sums.pop()
@@ -111,7 +122,7 @@ class RecordedEncryptedRun:
         self.transcript.note_open(announcement=end.announcement, server_round=self.server_round)
         messages = []
         for name in self.names:
-            world.accept(name, end.announcement, self.sums[-1])
+            self.accept(name, end.announcement)
             messages.append(world.members[name].close())
             self.receipts[name].append(world.members[name].receipt)
         if not stop:
