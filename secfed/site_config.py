@@ -14,7 +14,9 @@ from pydantic import Field, ValidationError
 from secfed.config import (
     EncryptionScheme,
     ModalityName,
+    Positive,
     PositiveInt,
+    PrivacyMode,
     ProtectionMode,
     SiteName,
     Table,
@@ -31,11 +33,16 @@ class SitePolicy(Table):
     """What this site accepts. The defaults are for a masked run of several hospitals.
 
     `second_sum` and `min_cohort_change` bound what the difference of two sums may say (privacy.secagg.differencing).
-    `min_samples_per_round` is for the site's own slices or patches: an update over few of them shows them.
+    `min_samples_per_round` is for the site's own slices or patches: an update over few of them shows them. `privacy`
+    lists the modes of differential privacy that a run may have; `max_epsilon` at `max_delta` is what all runs together
+    may spend on one data set of this site.
     """
 
     protection: tuple[ProtectionMode, ...] = ("masked",)
     encryption_schemes: tuple[EncryptionScheme, ...] = ("bfv",)
+    privacy: tuple[PrivacyMode, ...] = ("off", "clip_only", "local", "distributed", "silo")
+    max_epsilon: Positive = 8.0
+    max_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-4
     min_cohort: PositiveInt = 3
     min_threshold: PositiveInt | None = None
     min_cohort_change: PositiveInt = 1
@@ -55,6 +62,15 @@ class SitePolicy(Table):
             raise PolicyRefusal(
                 f"the run asks for protection.scheme = '{plan.protection.scheme}', "
                 f"but this site's policy allows only {list(self.encryption_schemes)}"
+            )
+        if plan.privacy.mode not in self.privacy:
+            raise PolicyRefusal(
+                f"the run asks for privacy.mode = '{plan.privacy.mode}', "
+                f"but this site's policy allows only {list(self.privacy)}"
+            )
+        if plan.privacy.resolved_delta > self.max_delta:
+            raise PolicyRefusal(
+                f"the run's delta is {plan.privacy.resolved_delta:g}, but this site's policy allows {self.max_delta:g}"
             )
         if num_parameters > self.max_parameters:
             raise PolicyRefusal(
