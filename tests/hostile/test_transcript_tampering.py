@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_run import RecordedRun, entry_files, failed, reader, verify
+from tampered_entries import Files, mutate, mutations, resigned, sealed
 
 from privacy.cbor import from_cbor, to_cbor
-from privacy.errors import HostileInputError
 from privacy.merkle import leaf_digests, merkle_root
 from privacy.secagg.identity import Identity
 from privacy.secagg.transcript import (
@@ -38,13 +38,6 @@ def run(tmp_path_factory):
     recorded.play(invited="abd", evidence=(decode_entry(entry_files(recorded.folder)[2]).content.evidence,))
     recorded.play()
     return recorded
-
-
-class Files(list):
-    """Entries whose repr stays short in a report of Hypothesis."""
-
-    def __repr__(self):
-        return f"<{len(self)} entries>"
 
 
 @pytest.fixture(scope="module")
@@ -190,12 +183,6 @@ def contents_of(files):
 
 def with_messages(content, **changes):
     return dataclasses.replace(content, messages=dataclasses.replace(content.messages, **changes))
-
-
-def resigned(message, key):
-    """The same message under another key."""
-    [signed_part, _] = from_cbor(message)
-    return to_cbor([signed_part, key.sign(signed_part)])
 
 
 @pytest.mark.parametrize("step", ["shares", "headers", "agreements", "replies"])
@@ -371,41 +358,6 @@ def test_upload_header_of_another_round_is_noticed(run, files):
     assert any("another session, round or announcement" in finding.what for finding in found)
 
 
-@st.composite
-def mutations(draw):
-    """A path of choices through the decoded entry, and what to put there."""
-    return draw(st.lists(st.integers(0, 2**16), min_size=1, max_size=10)), draw(
-        st.one_of(
-            st.integers(0, 2**64 - 1),
-            st.binary(max_size=70),
-            st.text(max_size=10),
-            st.just([]),
-            st.just({}),
-            st.lists(st.binary(max_size=40), max_size=3),
-            st.dictionaries(st.sampled_from(["a", "b", "z"]), st.binary(max_size=40), max_size=2),
-        )
-    )
-
-
-def mutate(value, path, new):
-    """Replace what lies at the path; byte strings that hold CBOR are opened on the way and closed again."""
-    if not path:
-        return new
-    if isinstance(value, dict) and value:
-        key = sorted(value)[path[0] % len(value)]
-        return {**value, key: mutate(value[key], path[1:], new)}
-    if isinstance(value, list) and value:
-        index = path[0] % len(value)
-        return [*value[:index], mutate(value[index], path[1:], new), *value[index + 1 :]]
-    if isinstance(value, bytes):
-        try:
-            inner = from_cbor(value)
-        except HostileInputError:
-            return new
-        return to_cbor(mutate(inner, path, new)) if isinstance(inner, list | dict) else new
-    return new
-
-
 @settings(max_examples=300)
 @given(number=st.integers(0, 4), mutation=mutations())
 def test_any_well_formed_lie_is_detected_and_never_raises(run, files, number, mutation):
@@ -413,8 +365,7 @@ def test_any_well_formed_lie_is_detected_and_never_raises(run, files, number, mu
     path, new = mutation
     [payload, _] = from_cbor(files[number])
     changed = mutate(from_cbor(payload), path, new)
-    encoded = to_cbor(changed)
-    data = to_cbor([encoded, hashlib.sha256(encoded).digest()])
+    data = sealed(changed)
     findings = verify(run.folder, anchor=run.anchor, entries=[*files[:number], data, *files[number + 1 :]])
     assert failed(findings) or data == files[number]
 
