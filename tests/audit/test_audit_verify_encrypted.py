@@ -11,6 +11,7 @@ from small_federation import config, provision, train
 from privacy.chain import HEAD, entry_name
 from privacy.he.replay import REPLAYED
 from privacy.he.transcript import FORMAT
+from privacy.he.verifier import RUN_AGAIN
 from secfed.audit.encrypted_reading import CANNOT_BE_PROVED
 from secfed.audit.sum_files import KEPT_SUM
 from secfed.audit.verify import verify_run
@@ -165,6 +166,28 @@ def test_receipts_of_another_history_or_another_protection_fail(whole, tmp_path)
     assert "under another protection" in problem.what
     given.write_text(json.dumps({**lines[0], "protection": "other"}))
     assert where_failed(verify_run(whole, receipts=[given])) == ["ct-a.jsonl"]
+
+
+def test_round_that_a_site_spoiled_is_run_again_and_noted(tmp_path, scans, monkeypatch):
+    """A site encrypts once in another's name: nobody reads the sum, it is dropped, and the audit says so."""
+    from privacy.he.key_holder import GroupKey
+
+    honest, calls = GroupKey.encrypt, []
+
+    def spoiled(self, words, *, contributor, context):
+        calls.append(contributor)
+        wrong = contributor == "ct-a" and calls.count("ct-a") == 2
+        return honest(self, words, contributor="ct-b" if wrong else contributor, context=context)
+
+    monkeypatch.setattr(GroupKey, "encrypt", spoiled)
+    federation = {"rounds": ROUNDS}
+    train(provision(tmp_path / "run", config(scans, federation=federation, protection={"mode": "encrypted"})))
+    report = verify_run(tmp_path / "run")
+    verdict = only(report)
+    assert not verdict.failed
+    assert len(places(report, "unchecked", RUN_AGAIN)) == 1
+    assert verdict.rounds == ROUNDS + 1
+    assert verdict.replayed == (ROUNDS,)
 
 
 def test_job_whose_transcript_is_gone_is_not_verified(run):
