@@ -240,7 +240,7 @@ def audit_verify(
 
 @audit_app.command("attack")
 def audit_attack(
-    mode: Annotated[str, typer.Option("--mode", help="plain, masked, or all.")] = "all",
+    mode: Annotated[str, typer.Option("--mode", help="plain, masked, encrypted, or all.")] = "all",
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="NAME", help="Only this attack; repeat for several. A wrong name lists all."),
@@ -250,10 +250,10 @@ def audit_attack(
 ) -> None:
     """Attack the aggregation modes of this installation, and say for each attack what came of it, as a number.
 
-    Every attack runs against the real software with an honest control beside it. "succeeded" on masked is a limit of
-    masking that SECURITY.md names; on plain the aggregator reads every update. Attacks on the protocol take ten seconds
-    together, those on learning two minutes. --only and --json show every figure and reason. Exit code 0: every verdict
-    is the one that this version claims. 1: at least one is not. 2: an unknown name or mode.
+    Every attack runs against the real software with an honest control beside it. "succeeded" on masked or encrypted is
+    a limit that SECURITY.md names; on plain the aggregator reads every update. All of it takes two minutes, a third of
+    that for each mode. --only and --json show every figure and reason. Exit code 0: every verdict is the one that this
+    version claims. 1: at least one is not. 2: an unknown name or mode.
 
     Example: secfed audit attack --mode masked --only both-lists --only key-substitution
     """

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from secfed.audit.rows import Attack, AttackRow, Verdict
+from secfed.audit.rows import MODES, Attack, AttackRow, Verdict
 
 _STYLES: dict[Verdict, str] = {"refused": "green", "succeeded": "bold red", "not applicable": "dim"}
 
@@ -55,11 +55,12 @@ def print_details(rows: Sequence[AttackRow], console: Console) -> None:
 
 def _print_limits(rows: Sequence[AttackRow], attacks: Sequence[Attack], console: Console) -> None:
     defences = {attack.name: attack.defence for attack in attacks}
-    limits = [row for row in rows if row.mode == "masked" and row.verdict == "succeeded"]
-    if limits:
-        console.print(Text("Limits of masked: what succeeds, and what there is against it", style="bold"))
-    for row in limits:
-        console.print(Padding(Text(f"{row.attack}: {defences[row.attack]}"), (0, 0, 0, 2)))
+    for mode in (mode for mode in MODES if mode != "plain"):
+        limits = [row for row in rows if row.mode == mode and row.verdict == "succeeded"]
+        if limits:
+            console.print(Text(f"Limits of {mode}: what succeeds, and what there is against it", style="bold"))
+        for row in limits:
+            console.print(Padding(Text(f"{row.attack}: {defences[row.attack]}"), (0, 0, 0, 2)))
 
 
 def _cell(row: AttackRow | None) -> Text:

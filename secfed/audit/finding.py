@@ -3,7 +3,7 @@
 Pure records. The rules that turn a figure into a verdict stand here, so that every attack is judged alike.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 RECOVERED = "fraction of the victim's coordinates recovered exactly"
+DIFFERENCE = "fraction of coordinates of the difference of two updates recovered exactly"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,18 @@ class Finding:
     figure: float | None
     unit: str
     verdict: Verdict
+
+    def as_row(self, attack: str, mode: Mode) -> AttackRow:
+        """The row of this attack on this mode."""
+        return AttackRow(
+            attack=attack,
+            mode=mode,
+            control=self.control,
+            outcome=self.outcome,
+            figure=self.figure,
+            unit=self.unit,
+            verdict=self.verdict,
+        )
 
 
 AttackOn = Callable[[Target, int], Finding]
@@ -85,19 +98,23 @@ def recovery(fraction: float, *, control: str, outcome: str, unit: str = RECOVER
     )
 
 
-def protocol_attack(*, name: str, threat: str, defence: str, masked: AttackOn, plain: AttackOn) -> Attack:
-    """An entry of the suite that attacks this project's own software in either mode."""
+def not_applicable(reason: str) -> AttackOn:
+    """A finding for what a mode does not have."""
+
+    def finding(target: Target, seed: int) -> Finding:
+        del target, seed
+        return Finding(control="none", outcome=reason, figure=None, unit="", verdict="not applicable")
+
+    return finding
+
+
+def protocol_attack(
+    *, name: str, threat: str, defence: str, masked: AttackOn, plain: AttackOn, encrypted: AttackOn
+) -> Attack:
+    """An entry of the suite that attacks this project's own software in any mode."""
+    by_mode: Mapping[Mode, AttackOn] = {"plain": plain, "masked": masked, "encrypted": encrypted}
 
     def run(mode: Mode, seed: int) -> AttackRow:
-        found = (plain if mode == "plain" else masked)(SECFED, seed)
-        return AttackRow(
-            attack=name,
-            mode=mode,
-            control=found.control,
-            outcome=found.outcome,
-            figure=found.figure,
-            unit=found.unit,
-            verdict=found.verdict,
-        )
+        return by_mode[mode](SECFED, seed).as_row(name, mode)
 
     return Attack(name=name, threat=threat, defence=defence, run=run)

@@ -13,7 +13,9 @@ from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Member, Roster
+from secfed.audit.ciphertexts import read_words, secret_of
 from secfed.audit.consortium import Consortium
+from secfed.audit.encrypted_group import INITIAL_MODEL, EncryptedGroup
 from secfed.audit.finding import Tries, recovered
 from secfed.audit.rogue_round import RogueRound
 
@@ -43,8 +45,51 @@ def surround(world: Consortium, victim: str, *, impostors: Iterable[Identity], r
 
 def attack_alone(world: Consortium, victim: str, *, tries: Tries) -> float:
     """Take the victim through a setup and a round among impostors; the fraction of its vector that they recover."""
-    client = world.clients[victim]
     others = [name for name in world.clients if name != victim]
+    confirmed = _confirm_keys(world, victim, others, tries=tries)
+    try:
+        tries.accepts(world.clients[victim].accept_confirmations, confirmed)
+        round_ = RogueRound(world, number=1, invited=world.clients, colluders=others)
+        round_.deal(*others)
+        if not (tries.accepts(round_.deal, victim) and tries.accepts(round_.upload)):
+            return 0.0
+    except HostileInputError:
+        return 0.0
+    return recovered(round_.guess(victim), world.vectors[victim])
+
+
+def attack_alone_encrypted(group: EncryptedGroup, victim: str, *, tries: Tries) -> float:
+    """The same in an encrypted run, where the impostors offer the group key; they read with it what the victim uploads.
+
+    The impostors are `group.world`'s clients beside the victim; the victim has a member in `group.members`.
+    """
+    world = group.world
+    others = [name for name in world.clients if name != victim]
+    confirmed = _confirm_keys(world, victim, others, tries=tries)
+    if not tries.accepts(world.clients[victim].accept_confirmations, confirmed):
+        return 0.0
+    world.setup_messages = ((), (), tuple(confirmed))
+    for name in others:
+        group.models[name], group.completed[name] = INITIAL_MODEL, 0
+        group.members[name] = group.new_member(name)
+    try:
+        group.server = group.new_server()
+        group.agree_on_key((*others, victim))
+        round_ = group.announce(invited=world.clients)
+        group.step(victim, round_.announcement, None)
+        group.upload(round_, victim)
+    except HostileInputError as refusal:
+        tries.reasons.append(str(refusal))
+        return 0.0
+    secret = secret_of(group.stolen_key(others[0]))
+    ciphertext = group.ciphertexts[group.last_round, victim]
+    words = read_words(ciphertext, length=group.length, parameters=group.parameters, secret=secret)
+    return recovered(words, group.vectors[victim])
+
+
+def _confirm_keys(world: Consortium, victim: str, others: list[str], *, tries: Tries) -> list[bytes]:
+    """S0 to S2 among impostors and the victim; what they say at the end, and the impostors accept."""
+    client = world.clients[victim]
 
     def relayed(step: Callable[[SecAggClient], bytes]) -> list[bytes]:
         messages = [step(world.clients[name]) for name in others]
@@ -56,12 +101,4 @@ def attack_alone(world: Consortium, victim: str, *, tries: Tries) -> float:
     confirmed = relayed(lambda one: one.confirm_keys(encapsulated))
     for name in others:
         world.clients[name].accept_confirmations(confirmed)
-    try:
-        tries.accepts(client.accept_confirmations, confirmed)
-        round_ = RogueRound(world, number=1, invited=world.clients, colluders=others)
-        round_.deal(*others)
-        if not (tries.accepts(round_.deal, victim) and tries.accepts(round_.upload)):
-            return 0.0
-    except HostileInputError:
-        return 0.0
-    return recovered(round_.guess(victim), world.vectors[victim])
+    return confirmed

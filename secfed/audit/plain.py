@@ -9,7 +9,7 @@ import numpy as np
 from privacy.fixed_point import decode_sum
 from privacy.streams import little_endian_bytes
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import AttackOn, Finding, recovered, recovery
+from secfed.audit.finding import Finding, recovered, recovery
 from secfed.audit.target import Target
 
 _SITES = 5
@@ -30,13 +30,3 @@ def reads_the_update(target: Target, seed: int) -> Finding:
         control=f"the sum of {_SITES} sites is exact, largest error {error}",
         outcome=f"no attack is needed: the aggregator reads {victim}'s update, within {largest:.1g} of its values",
     )
-
-
-def not_applicable(reason: str) -> AttackOn:
-    """A finding for what plain mode does not have."""
-
-    def finding(target: Target, seed: int) -> Finding:
-        del target, seed
-        return Finding(control="none", outcome=reason, figure=None, unit="", verdict="not applicable")
-
-    return finding

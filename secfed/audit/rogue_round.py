@@ -91,7 +91,7 @@ class RogueRound:
         shares = [self.shares[dealer] for dealer in sorted(self.shares)]
         self.world.clients[name].accept(self.announcement(model), shares)
         if name in self.colluders:
-            self._learn_state(name)
+            self.learn_state(name)
 
     def upload(self, *names: str, model: bytes = MODEL, vector: Words | None = None) -> None:
         """R2 of some sites (default: all that dealt), each with its own update unless another vector is given."""
@@ -176,7 +176,8 @@ class RogueRound:
         """How many shares of a site's self seed, and of its wrap key, the attacker holds."""
         return len(self._seed_shares[name]), len(self._wrap_shares[name])
 
-    def _learn_state(self, colluder: str) -> None:
+    def learn_state(self, colluder: str) -> None:
+        """Take what a site has stored of the round at this moment."""
         opened = ClientState.from_bytes(self.world.clients[colluder].to_bytes()).round
         if opened is not None:
             self.self_seeds[colluder] = opened.self_seed

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-Mode: TypeAlias = Literal["plain", "masked"]
+Mode: TypeAlias = Literal["plain", "masked", "encrypted"]
 Verdict: TypeAlias = Literal["refused", "succeeded", "not applicable"]
 
-MODES: tuple[Mode, ...] = ("plain", "masked")
+MODES: tuple[Mode, ...] = ("plain", "masked", "encrypted")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,9 +123,9 @@ def run_small(
 
     import aggregator.app
     import clients.app
-    from secfed.checkpoint import Checkpoints
     from aggregator.folder import AggregatorFolder
     from secfed.aggregator_files import CHECKPOINTS, INITIAL
+    from secfed.checkpoint import Checkpoints
     from secfed.engines.in_process import InProcessGrid
     from secfed.experiment.plans import job_specs
     from secfed.experiment.provision import provision_job

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from privacy.entropy import SYSTEM_ENTROPY, Entropy
 from privacy.fixed_point import VectorFormat, encode
+from privacy.he.member import GroupMember
+from privacy.he.parameters import HeParameters
 from privacy.secagg.blame import Conviction, convict
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.client_state import ClientFloors
@@ -45,6 +47,10 @@ def _checked_roster(signed: bytes, anchor: bytes) -> Roster:
     return verify_roster(signed, anchor=anchor, now=0)
 
 
+def _floored_parameters(offered: bytes, floor: HeParameters) -> HeParameters:
+    return HeParameters.from_bytes(offered, floor=floor)
+
+
 def _same_floors(floors: ClientFloors) -> ClientFloors:
     return floors
 
@@ -63,13 +69,16 @@ class Target:
 
     `read_roster` takes a signed roster and the consortium's public key, `floors` turns what a site's owner set into
     what its client insists on, `entropy` gives each new client its source of secrets, and `audit` says
-    what an auditor finds wrong with a published run.
+    what an auditor finds wrong with a published run. `member` is a site of an encrypted run, and `read_parameters`
+    takes the encryption parameters that somebody offers, and those that the site asks for at least.
     """
 
     name: str = "secfed"
     client: type[SecAggClient] = SecAggClient
     server: type[SecAggServer] = SecAggServer
+    member: type[GroupMember] = GroupMember
     read_roster: Callable[[bytes, bytes], Roster] = _checked_roster
+    read_parameters: Callable[[bytes, HeParameters], HeParameters] = _floored_parameters
     floors: Callable[[ClientFloors], ClientFloors] = _same_floors
     carry: Callable[[SecAggClient], OpenedSums] = _opened_sums
     entropy: Callable[[], Entropy] = _system_entropy

@@ -6,6 +6,7 @@ Each site insists on its own floors (privacy.secagg.client_state) and takes memb
 from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Member, Roster, generate_consortium_key, sign_roster
+from secfed.audit.attacks import encrypted_holders, encrypted_rounds, encrypted_setup
 from secfed.audit.consortium import Consortium
 from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.impostors import attack_alone, surround
@@ -122,6 +123,7 @@ ATTACKS = (
         defence="each site's floor on the threshold",
         masked=lowered_threshold,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.lowered_minimum,
     ),
     protocol_attack(
         name="tiny-cohort",
@@ -129,6 +131,7 @@ ATTACKS = (
         defence="each site's floor min_cohort, which counts confirmed peers only",
         masked=tiny_cohort,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.tiny_group,
     ),
     protocol_attack(
         name="two-sites",
@@ -136,6 +139,7 @@ ATTACKS = (
         defence="none in a cohort of two; a site can insist on a larger one (min_cohort)",
         masked=two_sites,
         plain=reads_the_update,
+        encrypted=encrypted_holders.two_sites,
     ),
     protocol_attack(
         name="sybil-cohort",
@@ -143,5 +147,6 @@ ATTACKS = (
         defence="members come from the roster that the consortium signed",
         masked=sybil_cohort,
         plain=reads_the_update,
+        encrypted=encrypted_setup.sybil_group,
     ),
 )

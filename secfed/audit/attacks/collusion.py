@@ -3,6 +3,7 @@
 This is the limit of secret sharing, and no implementation can do better: the second attack succeeds on every target.
 """
 
+from secfed.audit.attacks import encrypted_holders
 from secfed.audit.consortium import Consortium
 from secfed.audit.finding import Finding, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
@@ -20,6 +21,30 @@ def collusion_below_the_threshold(target: Target, seed: int) -> Finding:
 def collusion_of_the_threshold(target: Target, seed: int) -> Finding:
     """Five of seven sites hand over all that they hold."""
     return _collude(target, seed, colluding=_THRESHOLD)
+
+
+def one_colluding_site(target: Target, seed: int) -> Finding:
+    """One of seven sites hands over all that it holds."""
+    return _collude(target, seed, colluding=1)
+
+
+def stolen_state(target: Target, seed: int) -> Finding:
+    """Record a round, and steal a site's stored state when it is over: its own masks were erased meanwhile."""
+    world = Consortium(target, count=5, seed=seed)
+    control = world.control()
+    victim = world.names[-1]
+    round_ = RogueRound(world, number=2)
+    round_.deal()
+    round_.upload()
+    agreements = [round_.agree(name, world.names) for name in world.names]
+    for name in world.names:
+        round_.unmask(name, agreements)
+    round_.learn_state(victim)
+    return recovery(
+        recovered(round_.guess(victim), world.vectors[victim]),
+        control=control,
+        outcome=f"{victim}'s state after the round, and all shares of its self seed, do not open its upload",
+    )
 
 
 def _collude(target: Target, seed: int, *, colluding: int) -> Finding:
@@ -50,6 +75,7 @@ ATTACKS = (
         defence="t shares are needed for either kind of secret",
         masked=collusion_below_the_threshold,
         plain=reads_the_update,
+        encrypted=encrypted_holders.fewer_than_the_threshold,
     ),
     protocol_attack(
         name="collusion-of-t-sites",
@@ -57,5 +83,22 @@ ATTACKS = (
         defence="none: any t sites can open everything, by design; a site can insist on a higher t (min_threshold)",
         masked=collusion_of_the_threshold,
         plain=reads_the_update,
+        encrypted=encrypted_holders.the_threshold,
+    ),
+    protocol_attack(
+        name="collusion-of-one-site",
+        threat="one site hands over all that it holds",
+        defence="masks: t shares are needed. None under a shared group key: whoever holds it reads every upload",
+        masked=one_colluding_site,
+        plain=reads_the_update,
+        encrypted=encrypted_holders.one_key_holder,
+    ),
+    protocol_attack(
+        name="stolen-state",
+        threat="uploads are recorded, and a site's stored state is stolen when their round is over",
+        defence="masks: a round's secrets are erased. None inside an encrypted run: the key is erased at its end",
+        masked=stolen_state,
+        plain=reads_the_update,
+        encrypted=encrypted_holders.stolen_state,
     ),
 )

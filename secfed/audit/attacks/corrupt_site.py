@@ -14,6 +14,7 @@ from privacy.errors import HostileInputError
 from privacy.secagg.client_state import ClientState
 from privacy.secagg.envelope import open_envelope, seal_envelope
 from privacy.secagg.messages import Complaint, MaskedInput, UnmaskReply
+from secfed.audit.attacks import encrypted_holders, encrypted_setup
 from secfed.audit.consortium import MODEL, PLAN, Consortium
 from secfed.audit.corrupt_dealer import (
     Cheat,
@@ -25,8 +26,7 @@ from secfed.audit.corrupt_dealer import (
     wrap_of_other_secrets,
     wrap_that_does_not_open,
 )
-from secfed.audit.finding import Finding, on_figure, protocol_attack
-from secfed.audit.plain import not_applicable
+from secfed.audit.finding import Finding, not_applicable, on_figure, protocol_attack
 from secfed.audit.rogue_round import context_of
 from secfed.audit.target import Target
 
@@ -187,6 +187,7 @@ ATTACKS = (
         defence="complaints that anyone can judge; evidence from signed replies",
         masked=bad_shares,
         plain=not_applicable(_NO_PROTOCOL),
+        encrypted=not_applicable("there are no shares"),
     ),
     protocol_attack(
         name="bad-wrap",
@@ -194,6 +195,7 @@ ATTACKS = (
         defence="commitments, and evidence from signed replies",
         masked=bad_wraps,
         plain=not_applicable(_NO_PROTOCOL),
+        encrypted=encrypted_setup.bad_wraps,
     ),
     protocol_attack(
         name="bad-upload",
@@ -201,6 +203,7 @@ ATTACKS = (
         defence="signed Merkle roots; the dealers' commitments",
         masked=bad_uploads,
         plain=not_applicable(_NO_PROTOCOL),
+        encrypted=encrypted_holders.bad_uploads,
     ),
     protocol_attack(
         name="false-complaint",
@@ -208,6 +211,7 @@ ATTACKS = (
         defence="both sides committed to what opens their shares, so one of them is proven to lie",
         masked=false_complaints,
         plain=not_applicable(_NO_PROTOCOL),
+        encrypted=not_applicable("there are no complaints: what a site deals is checked by who receives it"),
     ),
     protocol_attack(
         name="false-update",
@@ -215,5 +219,14 @@ ATTACKS = (
         defence="none: masks hide it, and nothing proves its range; only a site's own software bounds its update",
         masked=false_update,
         plain=false_update_in_plain,
+        encrypted=encrypted_holders.false_update,
+    ),
+    protocol_attack(
+        name="spoiled-sum",
+        threat="a site signs bytes that make the sum decrypt for nobody, and stays unnamed",
+        defence="none: an upload is never opened alone, so sites are left out in turn; nothing false is stepped on",
+        masked=not_applicable("masked words always give a sum: false-update is what a site can do to it"),
+        plain=not_applicable("plain words always give a sum: false-update is what a site can do to it"),
+        encrypted=encrypted_holders.spoiled_sum,
     ),
 )

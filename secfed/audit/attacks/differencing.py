@@ -5,6 +5,8 @@ own (privacy.secagg.differencing): a floor on how far two survivor sets may lie 
 say together; differential privacy does.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,7 @@ from privacy.fixed_point import decode_sum
 from privacy.secagg.client_state import ClientFloors
 from privacy.streams import Words
 from secfed.audit.consortium import MODEL, Consortium
+from secfed.audit.encrypted_group import EncryptedGroup
 from secfed.audit.finding import Finding, on_figure, protocol_attack
 from secfed.audit.plain import reads_the_update
 from secfed.audit.successive_sums import exactness, open_sums
@@ -79,6 +82,67 @@ def _leave_one_out(target: Target, seed: int, floors: ClientFloors) -> Finding:
     )
 
 
+def changed_model_at_a_site(target: Target, seed: int) -> Finding:
+    """In an encrypted run it is the sites that see every sum; one of them subtracts two, as the protocol gives them."""
+    return _leave_one_out_encrypted(target, seed, ClientFloors(min_cohort=2, min_cohort_change=1))
+
+
+def changed_model_at_a_site_with_a_floor(target: Target, seed: int) -> Finding:
+    """The same at sites with min_cohort_change = 3, which says what a site helps to open, and here nobody is asked."""
+    return _leave_one_out_encrypted(target, seed, ClientFloors(min_cohort=2, min_cohort_change=3))
+
+
+def many_sums_at_a_site(target: Target, seed: int) -> Finding:
+    """The eight sums of `many_sums`, decrypted by a site that is in all of them."""
+    group = EncryptedGroup(target, count=10, seed=seed, floors=ClientFloors(min_cohort=2, min_cohort_change=3))
+    victim, everyone = group.names[0], group.names
+    sums = _decrypted_sums(group, [(), *([everyone[point] for point in line] for line in _LINES)])
+    whole, *rest = [_decoded(total, group.world) for total in sums]
+    lines = [whole - partial for partial in rest]
+    through = np.add.reduce([line for line, points in zip(lines, _LINES, strict=True) if 0 in points])
+    correlation = _correlation((through - np.add.reduce(lines) / 3) / 2, group.world.values[victim])
+    return Finding(
+        control=f"the first sum of 10 sites is {exactness(sums[0], group.world)}, min_cohort_change = 3",
+        outcome=f"{everyone[-1]} decrypted {len(sums)} sums, as every site does; updates move by {_MOVE:.0%} of their "
+        "spread a round",
+        figure=correlation,
+        unit=_CORRELATION,
+        verdict=on_figure(abs(correlation), above=0.3),
+    )
+
+
+def _leave_one_out_encrypted(target: Target, seed: int, floors: ClientFloors) -> Finding:
+    group = EncryptedGroup(target, count=7, seed=seed, floors=floors)
+    victim, curious = group.names[0], group.names[-1]
+    first, second = _decrypted_sums(group, [(), (victim,)])
+    difference = _decoded(first, group.world) - _decoded(second, group.world)
+    correlation = _correlation(difference, group.world.values[victim])
+    return Finding(
+        control=f"the first sum of 7 sites is {exactness(first, group.world)}, "
+        f"min_cohort_change = {floors.min_cohort_change}",
+        outcome=f"{curious} decrypted a second sum without {victim}, one round later, updates moved by {_MOVE:.0%} of "
+        "their spread; the aggregator decrypts neither",
+        figure=correlation,
+        unit=_CORRELATION,
+        verdict=on_figure(abs(correlation), above=0.3),
+    )
+
+
+def _decrypted_sums(group: EncryptedGroup, silent: Sequence[Sequence[str]]) -> list[Words]:
+    """What the last site decrypts of one round for each set of silent sites, with updates that move as in open_sums."""
+    generator = np.random.default_rng([group.world.seed, 1])
+    spread = float(np.std(np.concatenate(list(group.world.values.values()))))
+    sums = []
+    for number, gone in enumerate(silent):
+        vectors = {}
+        for name, values in group.world.values.items():
+            step = generator.normal(scale=_MOVE * spread, size=values.shape) if number else 0.0
+            vectors[name] = group.world.encode(np.clip(values + step, -1, 1), label=name)
+        group.play(silent=gone, vectors=vectors)
+        sums.append(group.opened(group.names[-1]))
+    return sums
+
+
 def _decoded(total: Words, world: Consortium) -> npt.NDArray[np.float64]:
     return decode_sum(total, vector_format=world.vector_format)
 
@@ -94,6 +158,7 @@ ATTACKS = (
         defence="none at min_cohort_change = 1: the difference is the update, up to what moved; raise it, or add noise",
         masked=changed_model,
         plain=reads_the_update,
+        encrypted=changed_model_at_a_site,
     ),
     protocol_attack(
         name="differencing-cohort-change",
@@ -101,6 +166,7 @@ ATTACKS = (
         defence="the floor min_cohort_change between the survivors of any two sums",
         masked=changed_model_with_a_floor,
         plain=reads_the_update,
+        encrypted=changed_model_at_a_site_with_a_floor,
     ),
     protocol_attack(
         name="differencing-many-sums",
@@ -108,5 +174,6 @@ ATTACKS = (
         defence="none: min_cohort_change bounds pairs of sums, not what many say together; differential privacy does",
         masked=many_sums,
         plain=reads_the_update,
+        encrypted=many_sums_at_a_site,
     ),
 )

@@ -16,7 +16,7 @@ from privacy.secagg.requests import RoundAnnouncement
 from privacy.secagg.transcript import RoundMessages
 from privacy.streams import Words
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import RECOVERED, Finding, Tries, on_figure, protocol_attack, recovered
+from secfed.audit.finding import RECOVERED, Finding, Tries, not_applicable, on_figure, protocol_attack, recovered
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -125,5 +125,6 @@ ATTACKS = (
         defence="evidence counts only where signed shares match the accused site's own commitments",
         masked=forged_evidence,
         plain=reads_the_update,
+        encrypted=not_applicable("there is no evidence, and no second sum on account of it"),
     ),
 )

@@ -6,8 +6,9 @@ which says something of that search and nothing of better ones. With more steps,
 slices the reconstruction gets worse; nothing guarantees how much. Every image is compared with the one that the same
 search finds in another site's update of the same kind, so that what the labels and the prior give away is not counted.
 
-Against one masked upload the search finds nothing. Against the sum it finds what the sum holds: secure aggregation
-hides who said what, and only larger cohorts and differential privacy act on the rest.
+Against one masked or encrypted upload the search finds nothing. Against the sum it finds what the sum holds: secure
+aggregation hides who said what, encryption hides the sum from the aggregator and from no site, and only larger cohorts
+and differential privacy act on the rest.
 """
 
 from itertools import islice
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from privacy.secagg.masks import apply_masks
 from privacy.streams import derive_key
+from secfed.audit.encrypted_uploads import encrypt_uploads
+from secfed.audit.finding import recovered
 from secfed.audit.inversion import Images, Search, invert, psnr_db, ssim
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import Slice, slices
@@ -35,9 +38,14 @@ def attack_one_upload(mode: Mode, seed: int, *, victims: int = _VICTIMS, search:
     """Rebuild the slices of `victims` sites of four from their uploads; the figure is the mean gain in PSNR."""
     search = search or Search(steps=300)
     run = run_small([[patient] for patient in _patients(seed, _SITES)], mode="plain", seed=seed, tables=ONE_STEP)
-    uploads = list(run.uploads.values())
+    uploads, with_key = list(run.uploads.values()), ""
     if mode == "masked":
         uploads = [_masked(upload, site=site, run=run, seed=seed) for site, upload in run.uploads.items()]
+    if mode == "encrypted":
+        encrypted = encrypt_uploads(run, seed=seed)
+        opened = recovered(encrypted.with_key(encrypted.ciphertexts[0]), uploads[0])
+        with_key = f"; with the key of one colluding site {opened:.0%} of an upload is read"
+        uploads = [encrypted.without_key(message) for message in encrypted.ciphertexts]
     gradients = [run.gradient_in(upload) for upload in uploads]
     network = run.network(run.start)
     cases = [case for (case,) in run.cases.values()][:victims]
@@ -60,6 +68,7 @@ def attack_one_upload(mode: Mode, seed: int, *, victims: int = _VICTIMS, search:
         outcome=(
             f"search on the site's own {mode} upload: {_sentence(reached)}; "
             + ("the slice can be seen" if works else "no better than an unrelated upload")
+            + with_key
         ),
         figure=gain,
         unit="dB of PSNR gained over the control",
@@ -68,19 +77,33 @@ def attack_one_upload(mode: Mode, seed: int, *, victims: int = _VICTIMS, search:
 
 
 def attack_sum(mode: Mode, seed: int, *, cohorts: tuple[int, ...] = (4, 10), search: Search | None = None) -> AttackRow:
-    """Rebuild the slices of all sites at once from their sum; the figure is the mean gain for the first cohort."""
+    """Rebuild the slices of all sites at once from their sum; the figure is the mean gain for the first cohort.
+
+    The attacker is whoever has the sum: the aggregator, and in encrypted mode a site.
+    """
     search = search or Search(steps=250)
     gains, reached, unrelated = [], [], []
+    hides, read = "Secure aggregation", ""
     for sites in cohorts:
         patients = _patients(seed, 2 * sites)
-        run = run_small([[patient] for patient in patients[:sites]], mode=mode, seed=seed, tables=ONE_STEP)
-        other = run_small([[patient] for patient in patients[sites:]], mode=mode, seed=seed, tables=ONE_STEP)
+        trained: Mode = "plain" if mode == "encrypted" else mode
+        run, other = (
+            run_small([[patient] for patient in group], mode=trained, seed=seed, tables=ONE_STEP)
+            for group in (patients[:sites], patients[sites:])
+        )
+        gradient = run.gradient_in_sum()
+        if mode == "encrypted":
+            encrypted = encrypt_uploads(run, seed=seed)
+            gradient = run.gradient_in(encrypted.total)
+            seen = recovered(encrypted.without_key(encrypted.encrypted_total), encrypted.total)
+            read += f"; of {sites} sites the aggregator reads {seen:.0%} of the sum, a site all of it" * encrypted.exact
+            hides = "Encryption hides the sum from the aggregator and"
         cases = [case for (case,) in run.cases.values()]
         labels = np.stack([np.asarray(case.label)[0] for case in cases])
         truths = [case.image[0].astype(np.float64) for case in cases]
         network = run.network(run.start)
         with one_torch_thread():
-            found = invert(network, run.gradient_in_sum(), labels, seed=seed, search=search)
+            found = invert(network, gradient, labels, seed=seed, search=search)
             control = invert(network, other.gradient_in_sum(), labels, seed=seed, search=search)
         reached.append(_scores(list(found), truths))
         unrelated.append(_scores(list(control), truths))
@@ -92,7 +115,7 @@ def attack_sum(mode: Mode, seed: int, *, cohorts: tuple[int, ...] = (4, 10), sea
         mode=mode,
         control=f"the same search on the sum of {cohorts[0]} other sites: {_sentence(unrelated[0])}",
         outcome=(
-            f"search on the sum of {cohorts[0]} sites: {_sentence(reached[0])}; gain {by_cohort}. Secure aggregation "
+            f"search on the sum of {cohorts[0]} sites: {_sentence(reached[0])}; gain {by_cohort}{read}. {hides} "
             "hides nothing that the sum reveals: larger cohorts blur it, differential privacy bounds it"
         ),
         figure=gains[0],
@@ -138,13 +161,13 @@ ATTACKS = (
     Attack(
         name=ONE_UPLOAD,
         threat="a curious aggregator rebuilds a site's slice from that site's update",
-        defence="masks: one upload is uniform to whoever lacks a seed",
+        defence="masks, or encryption: one upload is noise to whoever lacks a seed or the group key",
         run=attack_one_upload,
     ),
     Attack(
         name=SUM,
-        threat="a curious aggregator rebuilds slices from the sum over a small cohort after one step",
-        defence="none by masking: larger cohorts, more local steps, differential privacy",
+        threat="whoever sees the sum over a small cohort after one step rebuilds slices from it",
+        defence="none by masks or encryption: larger cohorts, more local steps, differential privacy",
         run=attack_sum,
     ),
 )

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from secfed.audit.attacks.encrypted_model import chosen_layout
 from secfed.audit.inversion import Images, psnr_db
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import slices
 from secfed.audit.small_run import ONE_STEP, SitesRefused, SmallRun, run_small
+from secfed.audit.target import SECFED
 from secfed.config import TrainingPlan
 from secfed.data.cases import LABEL_MAPS
 
@@ -41,7 +43,12 @@ _WHISPER, _VOLUME = 1e-3, 5.0
 
 
 def attack(mode: Mode, seed: int, *, sites: int = 4) -> AttackRow:
-    """Offer the layer and read what comes back; the figure is the mean gain in PSNR over a blank guess."""
+    """Offer the layer and read what comes back; the figure is the mean gain in PSNR over a blank guess.
+
+    In encrypted mode nobody offers a layout: what is tried there is a longer vector, and the figure counts sites.
+    """
+    if mode == "encrypted":
+        return chosen_layout(SECFED, seed).as_row(NAME, mode)
     from secfed.model import flatten, state_layout
 
     patients = [[patient] for patient in islice(slices(seed, size=_SIZE), sites)]

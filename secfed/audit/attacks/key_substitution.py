@@ -9,10 +9,12 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
 from privacy.secagg.envelope import open_envelope, seal_envelope
 from privacy.secagg.identity import Identity
 from privacy.secagg.messages import KeyAdvertisement, KeyConfirmation, KeyEncapsulation
+from secfed.audit.attacks import encrypted_setup
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import Finding, Tries, on_figure, protocol_attack, recovery
+from secfed.audit.encrypted_group import EncryptedGroup
+from secfed.audit.finding import Finding, Tries, not_applicable, on_figure, protocol_attack, recovery
 from secfed.audit.impostors import attack_alone, impostor_roster, surround
-from secfed.audit.plain import not_applicable, reads_the_update
+from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import context_of
 from secfed.audit.target import Target
 
@@ -36,7 +38,15 @@ def substituted_advertisements(target: Target, seed: int) -> Finding:
 
 def substituted_ciphertexts(target: Target, seed: int) -> Finding:
     """Three ciphertexts are replaced by the aggregator, a fourth by the site that sends it."""
-    control = Consortium(target, count=5, seed=seed).control()
+    return _substituted(target, seed, control=Consortium(target, count=5, seed=seed).control())
+
+
+def substituted_ciphertexts_before_a_group_key(target: Target, seed: int) -> Finding:
+    """The same setup comes before a group key, which travels under these pair keys."""
+    return _substituted(target, seed, control=EncryptedGroup(target, count=5, seed=seed).control())
+
+
+def _substituted(target: Target, seed: int, *, control: str) -> Finding:
     world = Consortium(target, count=5, seed=seed, set_up=False)
     victim, others = world.names[-1], world.names[:-1]
     colluder = others[seed % len(others)]
@@ -82,6 +92,7 @@ ATTACKS = (
         defence="keys are signed by identities from the consortium's roster",
         masked=substituted_advertisements,
         plain=reads_the_update,
+        encrypted=encrypted_setup.substituted_advertisements,
     ),
     protocol_attack(
         name="ciphertext-substitution",
@@ -89,5 +100,6 @@ ATTACKS = (
         defence="signatures, and key confirmation by tag (S2)",
         masked=substituted_ciphertexts,
         plain=not_applicable("plain mode has no keys to substitute"),
+        encrypted=substituted_ciphertexts_before_a_group_key,
     ),
 )

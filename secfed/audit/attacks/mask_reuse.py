@@ -7,10 +7,10 @@ import numpy as np
 
 from privacy.secagg import masks
 from privacy.streams import Words
-from secfed.audit.attacks.replay import DIFFERENCE
+from secfed.audit.attacks import encrypted_noise, encrypted_rounds
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import Finding, on_figure, protocol_attack, recovered
-from secfed.audit.plain import not_applicable, reads_the_update
+from secfed.audit.finding import DIFFERENCE, Finding, not_applicable, on_figure, protocol_attack, recovered
+from secfed.audit.plain import reads_the_update
 from secfed.audit.target import Target
 from secfed.audit.uniformity import LEVEL, p_value
 
@@ -85,6 +85,7 @@ ATTACKS = (
         defence="ratcheted pair keys, fresh self seeds, and the round in every mask's key",
         masked=mask_reuse,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.equal_updates,
     ),
     protocol_attack(
         name="zero-uploads",
@@ -92,6 +93,7 @@ ATTACKS = (
         defence="one key per stream, derived with round and vector index",
         masked=zero_uploads,
         plain=not_applicable("plain mode has no masks"),
+        encrypted=encrypted_noise.zero_uploads,
     ),
     protocol_attack(
         name="narrow-masks",
@@ -99,5 +101,6 @@ ATTACKS = (
         defence="AES-256-CTR words, uniform over all 32 bits",
         masked=narrow_masks,
         plain=reads_the_update,
+        encrypted=encrypted_noise.visible_updates,
     ),
 )

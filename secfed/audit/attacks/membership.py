@@ -5,8 +5,8 @@ patients of its own: log of the reference's loss minus log of the model's (Watso
 Difficulty Calibration in Membership Inference Attacks", ICLR 2022; with one reference it is LiRA's poorer relative).
 The model is overfitted on purpose: few patients, one slice each, no augmentation. That is the attacker's good case.
 
-Masked and plain runs give one model, bit for bit, so masks cannot act on this. Differential privacy bounds it, and more
-training patients make it harder, which the row shows by a second run with the same number of steps.
+Masked, encrypted and plain runs give one model, bit for bit, so neither protection can act on this. Differential
+privacy bounds it, and more training patients make it harder, which the row shows by a second run of as many steps.
 """
 
 from itertools import islice
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from secfed.audit.encrypted_uploads import encrypt_uploads
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import COLUMNS, ROWS, Slice, slices
 from secfed.audit.small_run import SmallRun, run_small
@@ -53,13 +54,19 @@ def attack(
     """Tell `few` training patients from `strangers`, then `many`; the figure is the AUC with few."""
     patients = list(islice(slices(seed), many + strangers + references))
     outside, own = patients[many : many + strangers], patients[many + strangers :]
-    reference = _train(own, mode="plain", seed=seed)
-    target = _train(patients[:few], mode=mode, seed=seed)
-    crowded = _train(patients[:many], mode="plain", seed=seed)
-    identical = ""
+    reference, crowded = (_train(group, mode="plain", seed=seed) for group in (own, patients[:many]))
+    plain = _train(patients[:few], mode="plain", seed=seed)
+    target, identical = plain, ""
     if mode == "masked":
-        same = np.array_equal(target.state, _train(patients[:few], mode="plain", seed=seed).state)
+        target = _train(patients[:few], mode=mode, seed=seed)
+        same = np.array_equal(target.state, plain.state)
         identical = f"; the masked model {'is' if same else 'is NOT'} the plain one bit for bit"
+    if mode == "encrypted":
+        same = encrypt_uploads(plain, seed=seed).exact
+        identical = (
+            f"; the sum that sites decrypt in the last round {'is' if same else 'is NOT'} the plain one bit for bit, "
+            "and with it the model, which the aggregator does not have"
+        )
     with one_torch_thread():
         members, others = (_scores(target, reference, group) for group in (patients[:few], outside))
         many_members, many_others = (_scores(crowded, reference, group) for group in (patients[:many], outside))
@@ -76,7 +83,7 @@ def attack(
         outcome=(
             f"AUC {found:.2f} [{low:.2f}, {high:.2f}] with {few} training patients, {caught:.0%} of them found at a "
             f"false positive rate of {_FALSE_POSITIVE_RATE:.0%}; AUC {spread:.2f} with {many} training patients and as "
-            f"many steps{identical}. Masks do not act on what the model itself says: differential privacy bounds it"
+            f"many steps{identical}. Neither masks nor encryption act on what the model says: differential privacy does"
         ),
         figure=round(found, 3),
         unit="AUC, 0.5 for guessing",

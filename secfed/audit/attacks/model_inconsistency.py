@@ -6,6 +6,7 @@ CCS 2022. It needs no lie about keys, members or survivors.
 
 import numpy as np
 
+from secfed.audit.attacks import encrypted_views
 from secfed.audit.consortium import MODEL, Consortium
 from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
@@ -49,5 +50,6 @@ ATTACKS = (
         defence="the model's hash is part of every mask's key and of everything that is signed",
         masked=model_inconsistency,
         plain=reads_the_update,
+        encrypted=encrypted_views.different_models,
     ),
 )

@@ -11,6 +11,7 @@ import numpy as np
 from privacy.merkle import leaf_digests, merkle_root
 from privacy.secagg.transcript import NO_ENTRY, SUM, Retention, RoundEntry, SessionEntry, encode_entry
 from privacy.streams import SUITE, Words
+from secfed.audit.attacks import encrypted_sums
 from secfed.audit.consortium import MODEL, Consortium
 from secfed.audit.finding import Finding, on_figure, protocol_attack
 from secfed.audit.published_run import PublishedRun
@@ -115,5 +116,6 @@ ATTACKS = (
         defence="an offline verifier replays the sum; sites keep receipts",
         masked=published_aggregate,
         plain=published_in_plain,
+        encrypted=encrypted_sums.false_histories,
     ),
 )

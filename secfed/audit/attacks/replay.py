@@ -4,13 +4,21 @@ Every message is signed under the digest of its round, and the client's stored s
 """
 
 from privacy.secagg.requests import UnmaskRequest
+from secfed.audit.attacks import encrypted_rounds
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import Finding, Tries, on_figure, protocol_attack, recovered, recovery
-from secfed.audit.plain import not_applicable, reads_the_update
+from secfed.audit.finding import (
+    DIFFERENCE,
+    Finding,
+    Tries,
+    not_applicable,
+    on_figure,
+    protocol_attack,
+    recovered,
+    recovery,
+)
+from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound, context_of
 from secfed.audit.target import Target
-
-DIFFERENCE = "fraction of coordinates of the difference of two updates recovered exactly"
 
 
 def replayed_messages(target: Target, seed: int) -> Finding:
@@ -118,6 +126,7 @@ ATTACKS = (
         defence="every message is signed under its round's digest; the state only moves forward",
         masked=replayed_messages,
         plain=not_applicable("plain mode has no protocol messages to replay; sites refuse repeated requests"),
+        encrypted=encrypted_rounds.replayed_messages,
     ),
     protocol_attack(
         name="restart-from-disk",
@@ -125,6 +134,7 @@ ATTACKS = (
         defence="the upload stands in the stored state before it is sent",
         masked=restart_from_disk,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.second_upload_after_a_restart,
     ),
     protocol_attack(
         name="restored-backup",
@@ -132,5 +142,6 @@ ATTACKS = (
         defence="none in the protocol: a site must never restore its protocol state from a backup or a snapshot",
         masked=restored_backup,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.restored_backup,
     ),
 )

@@ -7,9 +7,9 @@ once, and every round number once.
 from collections.abc import Mapping
 
 from privacy.streams import Words
-from secfed.audit.attacks.replay import DIFFERENCE
+from secfed.audit.attacks import encrypted_rounds
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
+from secfed.audit.finding import DIFFERENCE, Finding, Tries, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -75,6 +75,7 @@ ATTACKS = (
         defence="every step is legal once, in the stored state",
         masked=stage_restart,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.second_upload,
     ),
     protocol_attack(
         name="round-restart",
@@ -82,5 +83,6 @@ ATTACKS = (
         defence="only newer rounds are accepted; pair keys are ratcheted past every round",
         masked=round_restart,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.same_number_again,
     ),
 )

@@ -4,8 +4,9 @@ The difference of the two sums is then that site's update, exactly. Sites rememb
 (privacy.secagg.differencing), and any two sets of t sites share an honest one that does.
 """
 
+from secfed.audit.attacks import encrypted_views
 from secfed.audit.consortium import MODEL, Consortium
-from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
+from secfed.audit.finding import Finding, Tries, not_applicable, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.successive_sums import exactness, open_sums
@@ -81,6 +82,7 @@ ATTACKS = (
         defence="one sum per model, unless the survivors are the same",
         masked=same_model,
         plain=reads_the_update,
+        encrypted=encrypted_views.second_sum_of_a_round,
     ),
     protocol_attack(
         name="differencing-hidden-sum",
@@ -88,6 +90,9 @@ ATTACKS = (
         defence="2 t > n + n_c: any two sets of t sites share an honest one, which remembers",
         masked=hidden_sum,
         plain=reads_the_update,
+        encrypted=not_applicable(
+            "nobody opens a sum for the aggregator; what a colluder reads is collusion-of-one-site"
+        ),
     ),
     protocol_attack(
         name="differencing-new-session",
@@ -95,5 +100,6 @@ ATTACKS = (
         defence="the record of opened sums goes on from session to session",
         masked=new_session,
         plain=reads_the_update,
+        encrypted=encrypted_views.second_sum_in_a_new_session,
     ),
 )

@@ -4,8 +4,9 @@ A client gives the share of a peer's self seed where the peer survived, and of i
 Bonawitz et al. 2017 (eprint 2017/281), section 6.2; the bound 2 t > n + n_c is in privacy.secagg.threshold.
 """
 
+from secfed.audit.attacks import encrypted_rounds, encrypted_views
 from secfed.audit.consortium import Consortium
-from secfed.audit.finding import Finding, Tries, protocol_attack, recovered, recovery
+from secfed.audit.finding import Finding, Tries, not_applicable, protocol_attack, recovered, recovery
 from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
@@ -114,6 +115,7 @@ ATTACKS = (
         defence=_AGREEMENT,
         masked=both_lists,
         plain=reads_the_update,
+        encrypted=not_applicable("no site releases shares: a sum opens for all who hold the key, or for none"),
     ),
     protocol_attack(
         name="two-sets",
@@ -121,6 +123,7 @@ ATTACKS = (
         defence=f"2 t > n + n_c, and {_AGREEMENT}",
         masked=two_survivor_sets,
         plain=reads_the_update,
+        encrypted=encrypted_views.two_histories,
     ),
     protocol_attack(
         name="two-sets-beyond-the-bound",
@@ -128,6 +131,7 @@ ATTACKS = (
         defence="none at this threshold: 2 t has to exceed n + n_c; a site can insist on a higher one (min_threshold)",
         masked=two_survivor_sets_beyond_the_bound,
         plain=reads_the_update,
+        encrypted=encrypted_views.two_histories_beyond_the_bound,
     ),
     protocol_attack(
         name="smaller-sum",
@@ -135,5 +139,6 @@ ATTACKS = (
         defence="t signatures on one and the same survivor set (R3)",
         masked=smaller_sum,
         plain=reads_the_update,
+        encrypted=encrypted_rounds.smaller_sum,
     ),
 )

@@ -8,7 +8,8 @@ sites add nothing there, and the sum over any number of sites is one site's grad
 Source: the idea of fishing for one sample (Wen et al., "Fishing for User Data in Large-Batch Federated Learning", ICML
 2022; Boenisch et al., "When the Curious Abandon Honesty", 2021), here for segmentation. The good case is that of
 gradient inversion, see there. The layout is the honest one, so no architecture check can notice; masks hide who sent a
-value and not what the sum says. What acts on it: differential privacy, and nothing else that this project has.
+value and not what the sum says. What acts on it: differential privacy, and an encrypted run, where sites make the first
+model themselves and step on sums that they check.
 """
 
 from dataclasses import dataclass, fields
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from secfed.audit.attacks.encrypted_model import chosen_weights
 from secfed.audit.inversion import Search, invert, psnr_db
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import Slice, slices_by_organ
 from secfed.audit.small_run import ONE_STEP, SmallRun, run_small
+from secfed.audit.target import SECFED
 from secfed.data.cases import ABDOMEN
 from secfed.parameters import FloatVector
 from secfed.torch_threads import one_torch_thread
@@ -46,8 +49,12 @@ def attack(mode: Mode, seed: int, *, sites: int = 10, victims: int = 2, search: 
     """Rebuild what surrounds the organ at the one site that shows it; the figure is the mean gain in PSNR there.
 
     In plain mode the attacker looks at the victim's upload, and the control is another site's upload under the same
-    weights. In masked mode it looks at the sum over all sites, and the control is the sum under honest weights.
+    weights. In masked mode it looks at the sum over all sites, and the control is the sum under honest weights. In
+    encrypted mode it has neither a model to send nor a sum to look at; it tries to bring sites to its weights, and the
+    figure counts those that stand on them.
     """
+    if mode == "encrypted":
+        return chosen_weights(SECFED, seed).as_row(NAME, mode)
     search = search or Search(steps=300, total_variation=1e-3)
     showing = islice(slices_by_organ(seed, organ=_ORGAN, present=True, size=_SIZE), victims)
     # Another seed, so that no patient is at two sites.
@@ -178,7 +185,7 @@ ATTACKS = (
     Attack(
         name=NAME,
         threat="a malicious aggregator sends weights under which the sum over all sites is one site's gradient",
-        defence="none by masks or by the check of the architecture: differential privacy",
+        defence="none by masks or by the check of the architecture: differential privacy; encrypted runs send no model",
         run=attack,
     ),
 )

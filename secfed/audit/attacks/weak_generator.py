@@ -4,40 +4,20 @@ The guess is made by an attacker who knows the generator (Kerckhoffs) and suppos
 number or a clock gives. One R1 message is enough: it commits to the self seed, and wraps all pair secrets.
 """
 
-import hashlib
-
 from privacy.errors import HostileInputError
 from privacy.secagg.envelope import open_envelope
 from privacy.secagg.messages import ShareMessage
 from privacy.secagg.sealing import commit_secret, open_wrap
+from secfed.audit.attacks import encrypted_setup
 from secfed.audit.consortium import Consortium, HonestRound
-from secfed.audit.finding import Finding, on_figure, protocol_attack, recovered, recovery
-from secfed.audit.plain import not_applicable, reads_the_update
+from secfed.audit.finding import Finding, not_applicable, on_figure, protocol_attack, recovered, recovery
+from secfed.audit.plain import reads_the_update
 from secfed.audit.rogue_round import RogueRound
 from secfed.audit.target import Target
+from secfed.audit.weak_seed import SEED_BITS, seeded_bytes
 
-SEED_BITS = 16
 _SELF_SEED_CALL, _WRAP_KEY_CALL = 2, 3
 """Which calls of a new client's source give the secrets of its first round: two keys of the session come before."""
-
-
-class InsecureSeededEntropy:
-    """Bytes from SHA-256 over a short seed and a counter: what the attacker supposes that a client uses."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._calls = 0
-
-    def token_bytes(self, count: int) -> bytes:
-        """The next bytes; the same seed gives the same ones."""
-        self._calls += 1
-        return seeded_bytes(self._seed, call=self._calls - 1, count=count)
-
-
-def seeded_bytes(seed: int, *, call: int, count: int) -> bytes:
-    """What `InsecureSeededEntropy` gives at one call."""
-    block = hashlib.sha256(b"%d %d" % (seed, call)).digest()
-    return (block * (count // len(block) + 1))[:count]
 
 
 def guessed_seed(target: Target, seed: int) -> Finding:
@@ -104,6 +84,7 @@ ATTACKS = (
         defence="all secrets come from the operating system's entropy",
         masked=guessed_seed,
         plain=reads_the_update,
+        encrypted=encrypted_setup.guessed_seed,
     ),
     protocol_attack(
         name="repeated-secrets",
@@ -111,5 +92,6 @@ ATTACKS = (
         defence="fresh self seeds and wrap keys, ratcheted pair keys",
         masked=repeated_secrets,
         plain=not_applicable("plain mode has no secrets"),
+        encrypted=encrypted_setup.repeated_keys,
     ),
 )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from privacy.errors import RangeError
 from privacy.streams import Words
+from secfed.audit.attacks import encrypted_noise
 from secfed.audit.consortium import Consortium
 from secfed.audit.finding import AttackOn, Finding, on_figure, protocol_attack
 from secfed.audit.target import Target
@@ -66,5 +67,6 @@ ATTACKS = (
         defence="the range leaves room for all sites; values beyond it are refused",
         masked=wraparound,
         plain=_wraparound(masked=False),
+        encrypted=encrypted_noise.wraparound_of_sums,
     ),
 )
