@@ -44,22 +44,7 @@ def replay_sum(
         parameters=group.parameters, fingerprint=group.fingerprint, length=announced.vector_length
     )
     for name, found in headers.items():
-        where = FORMAT.vector_name(number, name)
-        data = read(number, name, limit=found.body.length + 1)
-        if data is None or len(data) != found.body.length:
-            notes.fail(f"is missing or has another length than {found.body.length} bytes", where=where)
-            continue
-        try:
-            signed = message_root(data) == found.body.root
-        except HostileInputError:
-            signed = False
-        if not signed:
-            notes.fail(f"is not what {name} signed", where=where)
-            continue
-        try:
-            running.add(data, contributor=name)
-        except HostileInputError as error:
-            notes.fail(f"is no encrypted vector of this round: {error.reason}", where=where)
+        _add(running, number, name, found.body, read=read, notes=notes)
     if running.contributors != tuple(headers) or len(headers) < 2:
         notes.add("unchecked", "its sum cannot be replayed without every upload")
         return False
@@ -68,3 +53,21 @@ def replay_sum(
     else:
         notes.add("proved", REPLAYED)
     return True
+
+
+def _add(
+    running: CiphertextSum, number: int, name: str, body: EncryptedInput, *, read: CiphertextReader, notes: Findings
+) -> None:
+    """One upload, which leaves the memory again before the next is read."""
+    where = FORMAT.vector_name(number, name)
+    data = read(number, name, limit=body.length + 1)
+    if data is None or len(data) != body.length:
+        notes.fail(f"is missing or has another length than {body.length} bytes", where=where)
+        return
+    try:
+        if message_root(data) != body.root:
+            notes.fail(f"is not what {name} signed", where=where)
+            return
+        running.add(data, contributor=name)
+    except HostileInputError as error:
+        notes.fail(f"is no encrypted vector of this round: {error.reason}", where=where)
