@@ -1,7 +1,8 @@
 """The command line. Each command checks its arguments, calls one function and shows what came back.
 
-Exit codes: 0 done; 1 anything unexpected; 2 configuration; 3 data; 4 run folder; 5 policy; 6 round aborted
-(secfed.errors). Every command has --json for scripts: one JSON object on standard output, messages on standard error.
+Exit codes: 0 done; 1 anything unexpected; 2 configuration; 3 data; 4 run folder; 5 policy; 6 round aborted;
+7 group key lost (secfed.errors). Every command has --json for scripts: one JSON object on standard output, messages on
+standard error.
 """
 
 import json
@@ -21,12 +22,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Federated training of one CT and MRI segmentation model across hospitals, with every update masked.",
+    help="Federated training of one CT and MRI segmentation model across hospitals, updates masked or encrypted.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make and look at data.")
 app.add_typer(data_app, name="data")
 audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting whoever ran it.")
 app.add_typer(audit_app, name="audit")
+site_app = typer.Typer(no_args_is_help=True, help="At a site: look at its encrypted runs, and take a model out of one.")
+app.add_typer(site_app, name="site")
 
 errors = Console(stderr=True)
 
@@ -35,6 +38,7 @@ EngineOption = Annotated[
     str, typer.Option("--engine", help="in_process (default: one machine, no network) or ray (Flower's simulation).")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of this configuration.")]
+SiteOption = Annotated[Path, typer.Option("--site", metavar="FOLDER", help="The site's folder: it holds a site.toml.")]
 CoresOption = Annotated[int | None, typer.Option("--cores", min=1, help="CPU cores to use; default: all.")]
 
 
@@ -52,7 +56,7 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Federated training of one CT and MRI segmentation model across hospitals, with every update masked."""
+    """Federated training of one CT and MRI segmentation model across hospitals, updates masked or encrypted."""
 
 
 @app.command()
@@ -198,6 +202,66 @@ def data_phantom(
         _print_json({"folder": str(out), "ct": ct, "mri": mri, "seed": seed, "population": population})
     else:
         Console().print(f"{ct} CT and {mri} MRI volumes in {out}", soft_wrap=True)
+
+
+@site_app.command("runs")
+def site_runs(site: SiteOption, as_json: JsonOption = False) -> None:
+    """List the encrypted runs that a site has taken part in, the newest first, and how far it got in each.
+
+    It reads the site's own files and asks nobody. "end not confirmed": the last round is done, but not enough sites
+    showed yet that they ended on this model. "key lost": only the site's books tell of the run.
+
+    Example: secfed site runs --site /srv/secfed/ct-a
+    """
+    from clients.export import standings
+    from clients.site import Site
+    from secfed.display import print_standings
+
+    opened = Site(site)
+    found, problems = standings(opened)
+    if as_json:
+        runs = [standing.as_dict() for standing in found]
+        _print_json({"site": opened.name, "runs": runs, "problems": list(problems)})
+    else:
+        print_standings(opened.name, found, problems, Console())
+
+
+@site_app.command("export")
+def site_export(
+    site: SiteOption,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Safetensors file to write; it must not exist.")],
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Which run, as `secfed site runs` names it or begins to.")
+    ] = None,
+    unfinished: Annotated[
+        int | None,
+        typer.Option(
+            "--unfinished",
+            min=1,
+            metavar="ROUNDS",
+            help="Export a run that has not ended; ROUNDS must be the number of rounds that are done.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the final model of an encrypted run to a file: the only way by which a model leaves the consortium.
+
+    In an encrypted run the aggregator has no model; every site has the same one. Any site can export it, and needs
+    nobody's consent for that: what the others may do with the file is for the consortium's contract to say. The
+    optimiser's moments stay behind. The site's books/site.log notes time, target and SHA-256 of every export. The file
+    is not encrypted, and a model says something about the patients that it was trained on.
+
+    Example: secfed site export --site /srv/secfed/ct-a --out model.safetensors
+    """
+    from clients.export import export_model
+    from clients.site import Site
+    from secfed.display import print_export
+
+    written = export_model(Site(site), out=out, run=run, unfinished=unfinished)
+    if as_json:
+        _print_json(written.as_dict())
+    else:
+        print_export(written, Console())
 
 
 @audit_app.command("verify")

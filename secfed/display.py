@@ -3,7 +3,7 @@
 Reads callbacks and records; decides nothing. Quiet mode draws nothing, so that --json output stays clean.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from clients.export import Export, Standing
 from privacy.secagg.threshold import small_cohort_warning
 from secfed import results
 from secfed.config import RunConfig
@@ -193,6 +194,37 @@ def summary(record: RunRecord) -> Summary:
         small_cohort=small_cohort_warning(federated.survivors_min or 2) if federated is not None and masked else None,
         equal_passes=passes_sentence(record)[1],
     )
+
+
+def print_standings(site: str, found: Sequence[Standing], problems: Sequence[str], console: Console) -> None:
+    """The encrypted runs of a site as a table."""
+    if not found and not problems:
+        console.print(f"Site {site} has taken part in no encrypted run.", markup=False, highlight=False)
+    elif found:
+        table = Table(title=f"Encrypted runs of site {site}")
+        for name in ("run", "name", "began"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("rounds done", justify="right")
+        table.add_column("state")
+        for run in found:
+            table.add_row(run.run[:12], run.name, run.began, f"{run.completed} of {run.rounds}", run.state)
+        console.print(table)
+    for problem in problems:
+        console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_export(written: Export, console: Console) -> None:
+    """What was exported, and what it means."""
+    standing = written.standing
+    lines = (
+        f"Model:   {written.out}",
+        f"SHA-256: {written.sha256}",
+        f"Run:     {standing.run} ('{standing.name}')",
+        f"Rounds:  {standing.completed} of {standing.rounds}, {standing.state}",
+        f"Noted in the log of site {written.site}. The file is not encrypted: whoever has it has the model.",
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _note(moved: JobProgress) -> str:

@@ -1,10 +1,12 @@
 """The model that a job ended with, wherever it lives: with the aggregator, or in encrypted runs with the sites alone.
 
-Runs on the experimenter's machine, which plays every party. The aggregator of an encrypted run has no file of this.
+Runs on the experimenter's machine, which plays every party. The aggregator of an encrypted run has no file of this; the
+sites' are read as `secfed site export` reads them.
 """
 
 from aggregator.folder import AggregatorFolder
 from clients.encrypted_run import EncryptedRun, encrypted_runs
+from clients.export import last_model, standing_of
 from clients.site import Site
 from secfed.aggregator_files import CHECKPOINTS
 from secfed.checkpoint import Checkpoints
@@ -31,11 +33,11 @@ def final_state(job: Job) -> tuple[ServerState, ParameterLayout]:
     for folder in job.site_folders:
         site = Site(folder)
         for run in (EncryptedRun.open(site, path) for path in encrypted_runs(site)[:1]):
-            member = run.member()
-            if member.completed > furthest:
-                found, furthest = {}, member.completed
-            if member.completed == furthest and furthest:
-                found[member.model_hash] = run.state(member)
+            standing = standing_of(run)
+            if standing.completed > furthest:
+                found, furthest = {}, standing.completed
+            if standing.completed == furthest and furthest:
+                found[standing.model_hash] = last_model(run, standing)
     if not found:
         raise RunFolderError(f"{job.folder}: no site has stepped on a sum yet")
     if len(found) > 1:

@@ -49,10 +49,12 @@ COMMANDS = [
     ("data", "phantom"),
     ("audit", "verify"),
     ("audit", "attack"),
+    ("site", "runs"),
+    ("site", "export"),
 ]
 
 
-@pytest.mark.parametrize("command", [(), ("data",), ("audit",), *COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("command", [(), ("data",), ("audit",), ("site",), *COMMANDS], ids=" ".join)
 def test_every_command_explains_itself(secfed, command):
     code, out, err = secfed(*command, "--help")
     assert (code, err) == (0, "")
