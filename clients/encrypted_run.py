@@ -101,7 +101,7 @@ class EncryptedRun:
             roster=self.site.roster(),
             run=self.session.run,
             parameters=encryption_parameters(self.session.slots, self.session.plan.protection),
-            floors=self.site.floors(max_vector_length=self.session.slots.length),
+            floors=self.site.floors(self.session),
             model_hash=digest or model_digest(self._initial().model, self.session.layout),
             completed=completed,
         )
@@ -122,7 +122,7 @@ class EncryptedRun:
                 identity=self.site.identity(),
                 roster=self.site.roster(),
                 parameters=encryption_parameters(self.session.slots, self.session.plan.protection),
-                floors=self.site.floors(max_vector_length=self.session.slots.length),
+                floors=self.site.floors(self.session),
             )
         except MisuseError as error:
             raise ConfigError(f"{path}: {error}") from error

@@ -79,7 +79,7 @@ class Participant:
                 identity=self.site.identity(),
                 roster=roster,
                 session=session.session,
-                floors=self.site.floors(max_vector_length=session.slots.length),
+                floors=self.site.floors(session),
                 opened=self.site.opened_sums(),
             )
             payload = client.advertise_keys()

@@ -6,6 +6,7 @@ must be readable by its owner only: it holds the identity key and, between two m
     site.toml  identity.key  roster.cbor  anchor.pub  rounding.key
     state/     session, optimiser, opened sums; encrypted/ (clients.encrypted_run)
     books/     the site's own notes (clients.books)
+    ledgers/   what runs have spent of its patients' privacy, one file per data set (privacy.ledger)
 """
 
 import functools
@@ -18,6 +19,7 @@ from typing import Any
 from clients.books import Books
 from clients.training import TrainingSource
 from privacy import cbor
+from privacy.entropy import SYSTEM_ENTROPY
 from privacy.errors import HostileInputError, MisuseError
 from privacy.fixed_point import VectorFormat
 from privacy.secagg.client import SecAggClient
@@ -25,7 +27,7 @@ from privacy.secagg.client_state import ClientFloors
 from privacy.secagg.differencing import OpenedSums
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Roster, verify_roster
-from privacy.streams import Words
+from privacy.streams import KEY_BYTES, Words, derive_key
 from secfed.config import PreprocessingConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
@@ -34,11 +36,19 @@ from secfed.errors import ConfigError, PolicyRefusal
 from secfed.messages import Reply, Request
 from secfed.parameters import ParameterLayout
 from secfed.protected_vector import vector_format
-from secfed.provisioning import ANCHOR_FILE, IDENTITY_FILE, ROSTER_FILE, ROUNDING_FILE, write_private
+from secfed.provisioning import (
+    ANCHOR_FILE,
+    IDENTITY_FILE,
+    ROSTER_FILE,
+    ROUNDING_FILE,
+    SIMULATED_NOISE_FILE,
+    write_private,
+)
 from secfed.site_config import SiteData, SiteFile, load_site_file
 
 SESSION_FILE = "session.cbor"
 OPENED_FILE = "opened.cbor"
+LEDGERS = "ledgers"
 MAX_SESSION_BYTES = 64 * 2**20
 _SESSION_FIELDS = {"run", "session", "plan", "layout", "max_clients", "client"}
 
@@ -52,6 +62,12 @@ class Session:
     plan: TrainingPlan
     layout: ParameterLayout
     max_clients: int
+
+    @property
+    def min_survivors(self) -> int:
+        """The fewest sites whose shares of noise make up the noise that was agreed; 0 without shared noise."""
+        privacy = self.plan.privacy
+        return self.max_clients - privacy.max_dropouts if privacy.mode in ("distributed", "silo") else 0
 
     @property
     def slots(self) -> VectorFormat:
@@ -103,12 +119,23 @@ class Site:
             raise PolicyRefusal(f"site '{self.name}' is not in the consortium's roster version {roster.version}")
         return roster
 
-    def floors(self, *, max_vector_length: int) -> ClientFloors:
-        """The policy's limits in the protocol's terms."""
+    def noise_key(self, *, label: str, context: Mapping[str, bytes | int | str]) -> bytes:
+        """32 bytes for noise or sampling: fresh OS entropy, or in a simulation from its seed, which guarantees nothing."""
+        path = self.folder / SIMULATED_NOISE_FILE
+        if path.exists():
+            return derive_key(path.read_bytes(), label=label, context=context)
+        return SYSTEM_ENTROPY.token_bytes(KEY_BYTES)
+
+    def ledger_path(self, fingerprint: bytes) -> Path:
+        """Where this site accounts for what its runs have spent on one data set."""
+        return self.folder / LEDGERS / f"{fingerprint.hex()[:32]}.ledger"
+
+    def floors(self, session: Session) -> ClientFloors:
+        """The policy's limits in the protocol's terms; fewer sites than the agreed noise needs open no sum."""
         return ClientFloors(
-            min_cohort=self.file.policy.min_cohort,
+            min_cohort=max(self.file.policy.min_cohort, session.min_survivors),
             min_threshold=self.file.policy.min_threshold,
-            max_vector_length=max_vector_length,
+            max_vector_length=session.slots.length,
             second_sum=self.file.policy.second_sum,
             min_cohort_change=self.file.policy.min_cohort_change,
         )

@@ -21,6 +21,8 @@ IDENTITY_FILE = "identity.key"
 ROSTER_FILE = "roster.cbor"
 ANCHOR_FILE = "anchor.pub"
 ROUNDING_FILE = "rounding.key"
+SIMULATED_NOISE_FILE = "simulated-noise.key"
+"""Stands in simulated sites only: their noise follows from the run's seed and is no guarantee to anybody."""
 YEAR_SECONDS = 365 * 24 * 3600
 
 
@@ -56,13 +58,15 @@ def provision_simulation(
 ) -> None:
     """Provision every site folder and the aggregator's copy of the roster.
 
-    The key for stochastic rounding is derived from the run's seed, so that a seed gives one model; at a real site it
-    comes from OS entropy. No privacy guarantee rests on it.
+    The keys for stochastic rounding and for the noise of differential privacy are derived from the run's seed, so that a
+    seed gives one model; at a real site both come from OS entropy. Simulated noise guarantees nothing.
     """
     members = []
     for folder, site in sites.items():
         rounding = derive_key(seed.to_bytes(32, "big"), label="simulation rounding", context={"site": site.name})
         public_key = make_identity(folder, name=site.name, rounding_key=rounding)
+        noise = derive_key(seed.to_bytes(32, "big"), label="simulated noise", context={"site": site.name})
+        write_private(folder / SIMULATED_NOISE_FILE, noise)
         members.append(Member(name=site.name, public_key=public_key))
         save_site_file(folder, site)
     aggregator_folder.mkdir(parents=True, exist_ok=True)
