@@ -85,7 +85,9 @@ def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: i
         limit = plan.training.gradient_clip_norm
         segments.append(Segment(name="moments", length=layout.num_moments, max_abs=limit))
     segments.append(Segment(name="weight", length=1, max_abs=1.0))
-    segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
+    if not plan.privacy.guarantees:
+        # A loss or a score of private cases is a release: a vector that patients are protected in has no place for it.
+        segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
     return VectorFormat(
         segments=tuple(segments), max_clients=cohort_size, noise_tail=_noise_tail(plan, cohort_size=cohort_size)
     )
@@ -144,7 +146,10 @@ def encryption_parameters(slots: VectorFormat, protection: ProtectionConfig) -> 
 
 
 def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]:
-    """Weight an update and lay it out; shape (slots.length,). Losses are clamped to their limit, not refused."""
+    """Weight an update and lay it out; shape (slots.length,). Losses are clamped to their limit, not refused.
+
+    Metrics are left out where the vector has no place for them.
+    """
     values = np.zeros(slots.length, np.float64)
     np.multiply(update.delta, update.weight, out=values[slots.slice_of("delta")])
     if update.buffer_delta.size:
@@ -152,10 +157,11 @@ def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]
     if update.moments.size:
         values[slots.slice_of("moments")] = update.weight * update.moments
     values[slots.slice_of("weight")] = update.weight
-    loss = min(update.train_loss, METRIC_LIMITS["train_loss"])
-    values[slots.slice_of("train_loss")] = update.weight * loss
-    for name, value in update.validation.items():
-        values[slots.slice_of(name)] = value
+    if _has_metrics(slots):
+        loss = min(update.train_loss, METRIC_LIMITS["train_loss"])
+        values[slots.slice_of("train_loss")] = update.weight * loss
+        for name, value in update.validation.items():
+            values[slots.slice_of(name)] = value
     return values
 
 
@@ -168,8 +174,10 @@ def unpack_sum(values: npt.NDArray[np.float64], *, slots: VectorFormat) -> Cohor
     total = float(values[slots.slice_of("weight")][0])
     if not total > 0.0:
         raise ValueError(f"the summed weight is {total}, but every honest site adds a positive weight")
-    metrics = {"train_loss": float(values[slots.slice_of("train_loss")][0]) / total}
-    for modality in ("ct", "mr"):
+    metrics = {}
+    if _has_metrics(slots):
+        metrics["train_loss"] = float(values[slots.slice_of("train_loss")][0]) / total
+    for modality in ("ct", "mr") if _has_metrics(slots) else ():
         cases = float(values[slots.slice_of(f"validation_cases_{modality}")][0])
         if cases > 0.5:
             dice = float(values[slots.slice_of(f"validation_dice_{modality}")][0])
@@ -186,3 +194,7 @@ def unpack_sum(values: npt.NDArray[np.float64], *, slots: VectorFormat) -> Cohor
         total_weight=total,
         metrics=metrics,
     )
+
+
+def _has_metrics(slots: VectorFormat) -> bool:
+    return any(segment.name == "train_loss" for segment in slots.segments)

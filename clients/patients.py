@@ -1,0 +1,85 @@
+"""A site's patients: all cases of one person together, because that is whom differential privacy protects.
+
+Runs at a site. A patient is known by name within one data set; that no person stands in two data sets, or at two sites,
+is for the consortium to see to, and SECURITY.md says so.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clients.training import TrainingSource
+from secfed.augmentation.gin import gin
+from secfed.augmentation.spatial import random_affine
+from secfed.config import TrainingPlan
+from secfed.data.preprocessing import PreparedCase
+from secfed.data.sampling import PatchSampler
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patient:
+    """One person's cases; `digest` is the SHA-256 of what training reads of them."""
+
+    key: str
+    sampler: PatchSampler
+    digest: bytes
+
+
+def patients_of(sources: Sequence[TrainingSource], plan: TrainingPlan) -> tuple[Patient, ...]:
+    """The patients of all data sets of a site, in the order of their keys."""
+    return _patients(tuple(sources), plan.training.patch_size, plan.training.foreground_prob)
+
+
+def patient_views(
+    patient: Patient,
+    plan: TrainingPlan,
+    *,
+    drawing: np.random.Generator,
+    augmentation: torch.Generator,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """`patches` patches of one patient with `views` views each: images (P * K, 1, *patch), labels (P * K, *patch).
+
+    Every view has its own pose and its own GIN network; nothing of another patient goes into them.
+    """
+    drawn = [patient.sampler.draw(drawing) for _ in range(plan.privacy.patches)]
+    views = plan.privacy.views
+    images = torch.from_numpy(np.stack([image for image, _ in drawn])[:, None]).to(device)
+    labels = torch.from_numpy(np.stack([label for _, label in drawn])).to(device)
+    images, labels = images.repeat_interleave(views, dim=0), labels.repeat_interleave(views, dim=0)
+    images, labels = random_affine(images, labels.long(), config=plan.augmentation.affine, generator=augmentation)
+    if plan.augmentation.method == "gin":
+        images = gin(images, config=plan.augmentation.gin, generator=augmentation)
+    return images, labels
+
+
+@functools.lru_cache(maxsize=4)
+def _patients(
+    sources: tuple[TrainingSource, ...], patch_size: tuple[int, ...], foreground_prob: float
+) -> tuple[Patient, ...]:
+    cases: dict[str, list[PreparedCase]] = {}
+    for source in sources:
+        for case in source.cases:
+            cases.setdefault(f"{source.site}/{case.patient}", []).append(case)
+    return tuple(
+        Patient(
+            key=key,
+            sampler=PatchSampler(found, patch_size=patch_size, foreground_prob=foreground_prob),
+            digest=_digest(found),
+        )
+        for key, found in sorted(cases.items())
+    )
+
+
+def _digest(cases: Sequence[PreparedCase]) -> bytes:
+    digests = []
+    for case in cases:
+        whole = hashlib.sha256(np.ascontiguousarray(case.image).data)
+        whole.update(b"" if case.label is None else np.ascontiguousarray(case.label).data)
+        digests.append(whole.digest())
+    return hashlib.sha256(b"".join(sorted(digests))).digest()
