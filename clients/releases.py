@@ -1,4 +1,4 @@
-"""What a site has let out under differential privacy, kept so that the same question always gets the very same integers.
+"""What a site let out under differential privacy, kept so that the same question gets the very same integers.
 
 Runs at a site. A round may be asked for again, because the aggregator or the site stopped. Drawing fresh noise for the
 same sum would cost budget again, and drawing the SAME noise over a gradient that a GPU computed a little differently

@@ -76,7 +76,7 @@ def example_weight(examples: int, federation: FederationConfig) -> float:
 
 
 def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: int) -> VectorFormat:
-    """Slots and ranges of the vector for a cohort of at most `cohort_size` sites, noise of the run's privacy included."""
+    """Slots and ranges of the vector for a cohort of at most `cohort_size` sites, with room for noise."""
     segments = [Segment(name="delta", length=layout.num_parameters, max_abs=delta_limit(plan))]
     if layout.num_buffers:
         segments.append(Segment(name="buffers", length=layout.num_buffers, max_abs=BUFFER_LIMIT))
@@ -96,7 +96,7 @@ def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: i
 def delta_limit(plan: TrainingPlan) -> float:
     """The largest entry of a weighted delta: the clip on a site's update, or what clipped patients add up to at most.
 
-    With one step per round a site sends sum / (sampling_prob * example_cap), and its at most `example_cap` patients give
+    With one step per round a site sends sum / (sampling_prob * example_cap); its at most `example_cap` patients give
     at most `clip_norm` each.
     """
     match plan.privacy.mode:
