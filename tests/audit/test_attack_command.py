@@ -26,8 +26,10 @@ def test_json_holds_a_row_for_each_attack_and_mode(attack):
     assert [(row["attack"], row["mode"], row["verdict"]) for row in found["rows"]] == [
         ("both-lists", "plain", "succeeded"),
         ("both-lists", "masked", "refused"),
+        ("both-lists", "encrypted", "not applicable"),
         ("zero-uploads", "plain", "not applicable"),
         ("zero-uploads", "masked", "refused"),
+        ("zero-uploads", "encrypted", "refused"),
     ]
     for row in found["rows"]:
         assert set(row) == {"attack", "mode", "control", "outcome", "figure", "unit", "verdict"}
@@ -43,9 +45,11 @@ def test_page_says_what_came_of_it_and_what_a_success_means(attack):
     assert code == 0
     assert "plain: 0 refused, 2 succeeded, 0 not applicable" in out
     assert "masked: 1 refused, 1 succeeded, 0 not applicable" in out
+    assert "encrypted: 0 refused, 1 succeeded, 1 not applicable" in out
     assert "Limits of masked" in out
+    assert "Limits of encrypted" in out
     assert "any t sites can open everything, by design" in out
-    assert "All 4 verdicts are what this version claims" in out
+    assert "All 6 verdicts are what this version claims" in out
     assert "largest error 0" in out, "chosen attacks are shown with their controls"
     assert "Attacking" in err
 
@@ -79,11 +83,11 @@ def test_unknown_attack_lists_the_known_ones_before_anything_runs(attack):
 def test_unknown_mode_names_the_known_ones(attack):
     code, _, err = attack("--mode", "homomorphic")
     assert code == 2
-    assert "known modes are plain, masked and all" in err
+    assert "known modes are plain, masked, encrypted and all" in err
 
 
-def test_names_are_unique_and_every_attack_has_a_claim_for_both_modes():
+def test_names_are_unique_and_every_attack_has_a_claim_for_every_mode():
     names = [known.name for known in ATTACKS]
     assert len(set(names)) == len(names)
-    assert set(names) <= set(expected.EXPECTED)
-    assert all(set(claims) == {"plain", "masked"} for claims in expected.EXPECTED.values())
+    assert set(names) == set(expected.EXPECTED)
+    assert all(set(claims) == {"plain", "masked", "encrypted"} for claims in expected.EXPECTED.values())

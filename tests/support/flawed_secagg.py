@@ -31,9 +31,9 @@ from privacy.secagg.roster import Member, Roster
 from privacy.secagg.server import SecAggRound, SecAggServer
 from privacy.secagg.transcript import SUM
 from privacy.streams import Keystream, derive_key
-from secfed.audit.attacks.weak_generator import SEED_BITS, InsecureSeededEntropy
 from secfed.audit.finding import AttackOn, Finding
 from secfed.audit.target import Target
+from secfed.audit.weak_seed import SEED_BITS, InsecureSeededEntropy
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,17 @@ class StoresLateClient(SecAggClient):
 
     def to_bytes(self):
         return getattr(self, "_stale", None) if self.stage == "UPLOADED" else super().to_bytes()
+
+
+class KeepsSecretsClient(SecAggClient):
+    """Stores for ever what it needed for its upload."""
+
+    def mask(self, vector):
+        self._kept = super().to_bytes()
+        return super().mask(vector)
+
+    def to_bytes(self):
+        return getattr(self, "_kept", None) or super().to_bytes()
 
 
 class NeverMovesOnClient(SecAggClient):
@@ -158,6 +169,11 @@ def deal_for_two(**arguments):
     return deal_shares(**{**arguments, "threshold": 2})
 
 
+def deal_for_one(**arguments):
+    """Shares of which every one gives the secret."""
+    return deal_shares(**{**arguments, "threshold": 1})
+
+
 def mask_without_context(secret, *, context, vector_index):
     return Keystream(derive_key(secret, label="mask", context={"all": "rounds"}))
 
@@ -200,6 +216,7 @@ def with_floors(change: Callable[[ClientFloors], ClientFloors]) -> Target:
 FORGETFUL = flawed_client("forgets what it answered", ForgetfulClient)
 STORES_LATE = flawed_client("stores its state late", StoresLateClient)
 NEVER_MOVES_ON = flawed_client("does not move on", NeverMovesOnClient)
+KEEPS_SECRETS = flawed_client("erases nothing", KeepsSecretsClient)
 NO_CONSISTENCY = flawed_client("skips the consistency round", NoConsistencyClient)
 NO_FLOORS = Flaw("has no floors", with_floors(lambda floors: NoFloors(min_cohort=2)))
 ANY_SECOND_SUM = Flaw(
@@ -218,6 +235,7 @@ TRUSTING = Flaw(
     ),
 )
 LOW_DEGREE = Flaw("shares secrets among two", replaced=((client_round, "deal_shares", deal_for_two),))
+NO_SHARING = Flaw("gives its secrets to everybody", replaced=((client_round, "deal_shares", deal_for_one),))
 SAME_MASKS = Flaw(
     "masks every round alike",
     Target(entropy=InsecureConstantSecrets),

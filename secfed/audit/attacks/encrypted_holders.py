@@ -231,7 +231,10 @@ def bad_uploads(target: Target, seed: int) -> Finding:
     if cheater not in round_.uploaded:
         round_.add_input(header, ciphertext)
     group.before = round_.finish()
-    exact = bool((group.opened(other) == group.world.total(group.names)).all())
+    try:
+        exact = bool((group.opened(other) == group.world.total(group.names)).all())
+    except HostileInputError:
+        exact = False
     return Finding(
         control=control,
         outcome=f"{cheater} was named {named} of {len(bad)} times, and the sum is {'exact' if exact else 'wrong'}",
