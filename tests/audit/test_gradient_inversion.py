@@ -28,6 +28,20 @@ def test_gradient_inversion_gets_nothing_from_one_masked_upload():
     assert abs(row.figure) < SUCCESS_DB / 2
 
 
+def test_gradient_inversion_gets_nothing_from_one_encrypted_upload_without_the_key():
+    row = attack_one_upload("encrypted", 0, victims=1, search=Search(steps=100))
+    assert row.verdict == "refused"
+    assert abs(row.figure) < SUCCESS_DB
+    assert "with the key of one colluding site 100% of an upload is read" in row.outcome
+
+
+def test_the_sum_of_an_encrypted_run_gives_slices_away_to_its_sites_and_not_to_the_aggregator():
+    row = attack_sum("encrypted", 0, cohorts=(4,), search=Search(steps=150))
+    assert row.verdict == "succeeded"
+    assert row.figure > 1.2 * SUCCESS_DB
+    assert "of 4 sites the aggregator reads 0% of the sum, a site all of it" in row.outcome
+
+
 def test_gradient_inversion_still_works_on_the_sum_of_four_sites_and_masks_change_nothing():
     plain, masked = (attack_sum(mode, 0, cohorts=(4,), search=Search(steps=150)) for mode in ("plain", "masked"))
     assert plain.verdict == "succeeded"

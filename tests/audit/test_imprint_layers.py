@@ -47,3 +47,10 @@ def test_sites_that_fail_for_another_reason_do_not_count_as_refusals(monkeypatch
     monkeypatch.setattr(clients.participant, "_check_layout", lambda *_: None)
     with pytest.raises(SitesRefused, match="not this model's"):
         attack("plain", 0)
+
+
+def test_no_site_of_an_encrypted_run_uploads_for_a_layout_that_is_not_its_plans():
+    row = ATTACKS[0].run("encrypted", 0)
+    assert row.verdict == "refused"
+    assert row.figure == 0.0
+    assert "0 uploaded, 4 refused" in row.outcome

@@ -24,6 +24,13 @@ def test_membership_of_a_plain_run_is_found():
     assert row.figure > 0.85
 
 
+def test_membership_in_an_encrypted_run_is_found_by_whoever_has_the_model():
+    row = attack("encrypted", 1, few=8, many=16, strangers=24, references=8)
+    assert row.verdict == "succeeded"
+    assert row.figure > 0.85
+    assert "in the last round is the plain one bit for bit" in row.outcome
+
+
 def test_membership_is_not_claimed_where_members_look_like_strangers(monkeypatch):
     def noise(target, reference, patients):
         del target, reference

@@ -59,3 +59,10 @@ def test_trap_weights_open_one_site_in_the_masked_sum_of_ten():
 def test_figures_of_trap_weights_follow_from_the_seed():
     first, again = (attack("masked", 3, sites=3, victims=1, search=Search(steps=20)) for _ in range(2))
     assert first == again
+
+
+def test_trap_weights_come_to_no_site_of_an_encrypted_run():
+    row = ATTACKS[0].run("encrypted", 0)
+    assert row.verdict == "refused"
+    assert row.figure == 0.0
+    assert "0 of 4 sites stand on the weights" in row.outcome
