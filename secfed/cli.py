@@ -28,6 +28,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and look at data.")
 app.add_typer(data_app, name="data")
 audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting whoever ran it.")
 app.add_typer(audit_app, name="audit")
+privacy_app = typer.Typer(no_args_is_help=True, help="Price a plan in epsilon, and find the noise for a budget.")
+app.add_typer(privacy_app, name="privacy")
 site_app = typer.Typer(no_args_is_help=True, help="At a site: look at its encrypted runs, and take a model out of one.")
 app.add_typer(site_app, name="site")
 
@@ -39,6 +41,12 @@ EngineOption = Annotated[
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of this configuration.")]
 SiteOption = Annotated[Path, typer.Option("--site", metavar="FOLDER", help="The site's folder: it holds a site.toml.")]
+DeltaOption = Annotated[
+    float | None, typer.Option("--delta", metavar="D", help="Chance that the guarantee fails altogether, as 1e-5.")
+]
+PatientsOption = Annotated[
+    int | None, typer.Option("--patients", metavar="N", help="Instead of --delta: take min(1e-5, 1/(10 N)).")
+]
 CoresOption = Annotated[int | None, typer.Option("--cores", min=1, help="CPU cores to use; default: all.")]
 
 
@@ -348,6 +356,79 @@ def audit_attack(
             print_details(rows, Console())
     if deviations:
         raise typer.Exit(1)
+
+
+@privacy_app.command("account")
+def privacy_account(
+    sampling_prob: Annotated[
+        float | None, typer.Option("--sampling-prob", metavar="Q", help="Chance of a patient to be in a step.")
+    ] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option("--noise-multiplier", metavar="S", help="Noise on the sum of a step, in clip norms.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", metavar="T", help="Number of steps like this.")] = None,
+    delta: DeltaOption = None,
+    patients: PatientsOption = None,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option("--segment", metavar="Q,S,T", help="A further stretch of steps; repeat for several."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what noisy training steps cost every patient, and what that allows an attacker.
+
+    The unit is the patient with all scans and slices; the relation is zeroing that patient's contribution out. Nothing
+    is read and nothing is trained. In JSON an infinite epsilon (a step without noise) is null.
+
+    Example: secfed privacy account --sampling-prob 0.04 --noise-multiplier 1.5 --steps 2250 --delta 1e-5
+    """
+    from secfed.privacy_command import account_plan, as_dict, print_spend
+
+    found = account_plan(
+        sampling_prob=sampling_prob,
+        noise_multiplier=noise_multiplier,
+        steps=steps,
+        more=segment or (),
+        delta=delta,
+        patients=patients,
+    )
+    if as_json:
+        _print_json(as_dict(found, noise_multiplier=noise_multiplier))
+    else:
+        print_spend(found, Console(), noise_multiplier=None)
+
+
+@privacy_app.command("calibrate")
+def privacy_calibrate(
+    epsilon: Annotated[float, typer.Option("--epsilon", metavar="E", help="The budget for the whole plan.")],
+    sampling_prob: Annotated[
+        float, typer.Option("--sampling-prob", metavar="Q", help="Chance of a patient to be in a step.")
+    ],
+    steps: Annotated[int, typer.Option("--steps", metavar="T", help="Number of steps.")],
+    delta: DeltaOption = None,
+    patients: PatientsOption = None,
+    before: Annotated[
+        list[str] | None,
+        typer.Option("--before", metavar="Q,S,T", help="Steps that the same patients were in already; repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the least noise with which a plan stays within a budget.
+
+    The answer is never too little, and at most 0.1 % more than needed. What was spent before on the same patients
+    counts: name it with --before.
+
+    Example: secfed privacy calibrate --epsilon 8 --sampling-prob 0.2 --steps 150 --patients 40
+    """
+    from secfed.privacy_command import as_dict, calibrate_plan, print_spend
+
+    noise, found = calibrate_plan(
+        epsilon=epsilon, sampling_prob=sampling_prob, steps=steps, before=before or (), delta=delta, patients=patients
+    )
+    if as_json:
+        _print_json(as_dict(found, noise_multiplier=noise))
+    else:
+        print_spend(found, Console(), noise_multiplier=noise)
 
 
 def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None, as_json: bool) -> None:
