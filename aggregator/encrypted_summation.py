@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from aggregator.admission import STALE, UNREADABLE, Exchange, SiteChannel
 from aggregator.encrypted_transcript import EncryptedTranscript
@@ -21,7 +22,8 @@ from aggregator.summation import Costs, RolledBack, RoundDone, RoundTask, Upload
 from privacy.errors import HostileInputError, TooFewSurvivorsError
 from privacy.fixed_point import VectorFormat
 from privacy.he.group_server import EncryptedRound, GroupServer, PublishedSum
-from privacy.he.layout import Envelope
+from privacy.he.layout import HEADER_BYTES, Envelope
+from privacy.he.parameters import HeParameters
 from privacy.he.requests import EncryptedAnnouncement
 from privacy.secagg.roster import Roster
 from secfed.config import TrainingPlan
@@ -33,6 +35,7 @@ from secfed.provenance import code_digest
 
 MAX_SEALED_KEY_BYTES = 2**20
 _UNKNOWN = -1
+_SHOWN_BYTES = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,11 @@ class EncryptedSummation(KeyedSession):
         taken = self.collect(requests, costs)
         self._key_confirmations = group.collect_confirmations(reply.payload for reply in taken.values())
         costs.lost.update(group.excluded)
-        self._standing = dict(group.standings)
+        # A site without the run's key has lost its history with it, whatever its books say.
+        self._standing = {
+            name: completed if name in group.holders or not completed else _UNKNOWN
+            for name, completed in group.standings.items()
+        }
         self._group = group
         self.transcript.begin_session(
             session=self.session,
@@ -192,7 +199,7 @@ class EncryptedSummation(KeyedSession):
             accept=lambda _, reply: messages.append(reply.payload),
         )
         try:
-            self._require_readable(exchange, answered=len(messages), announcement=ending.announcement)
+            self._require_readable(exchange)
             endings = ending.collect(messages)
         except HostileInputError as error:
             self.transcript.abort_round(
@@ -222,7 +229,7 @@ class EncryptedSummation(KeyedSession):
             sender = round_.add_input(reply.payload, reply.attachment)
             self.transcript.keep_upload(sender, reply.attachment)
             adding += time.perf_counter() - started
-            seen(sender, np.frombuffer(reply.attachment, np.uint8))
+            seen(sender, _even_bytes(reply.attachment, parameters=self.parameters))
 
         exchange = self._ask(
             task,
@@ -235,7 +242,9 @@ class EncryptedSummation(KeyedSession):
             max_attachment_bytes=size,
         )
         costs.protection_seconds += adding
-        self._require_readable(exchange, answered=len(round_.uploaded), announcement=round_.announcement)
+        self._require_readable(exchange)
+        minimum = EncryptedAnnouncement.from_bytes(round_.announcement).minimum
+        self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=minimum)
 
     def _ask(
         self,
@@ -271,7 +280,7 @@ class EncryptedSummation(KeyedSession):
     def _restore_stale(self, task: RoundTask, costs: Costs) -> None:
         """Ask a site that stands nearest to the present for a snapshot, and show it to those that missed a sum."""
         stale = [name for name in self._invited() if self._standing.get(name, 0) < task.server_round - 2]
-        givers = sorted(set(self._invited()) - set(stale), key=lambda name: -self._standing.get(name, 0))
+        givers = sorted(set(self._invited()) - set(stale), key=lambda name: (-self._standing.get(name, 0), name))
         for giver in givers if stale else ():
             given = self._snapshot(task, giver, costs)
             if given is not None:
@@ -289,6 +298,7 @@ class EncryptedSummation(KeyedSession):
         )
         costs.count(exchange, names=self.names, protection=True)
         self._confirmed.update(exchange.answered)
+        self._leave(exchange.silent)
         return given[0] if given and given[0].attachment is not None else None
 
     def _restore(self, task: RoundTask, stale: list[str], given: Reply, costs: Costs, *, standing: int) -> None:
@@ -307,23 +317,32 @@ class EncryptedSummation(KeyedSession):
         self._confirmed.update(exchange.answered)
         for node in exchange.answered:
             self._standing[self.names[node]] = standing
+        # Who cannot be brought back has lost more than its model, and may join the next session.
+        self._leave(exchange.lost)
 
     def _note(self, exchange: Exchange, task: RoundTask) -> None:
-        """Learn from an announcement's answers who stands where, and do not wait for the silent again."""
+        """Learn from an announcement's answers who stands where, and who is in the session no longer."""
         self._confirmed.update(exchange.answered)
         for node in exchange.answered:
             self._standing[self.names[node]] = task.server_round - 1
         for node, reason in exchange.lost.items():
             if reason == STALE:
                 self._standing[self.names[node]] = _UNKNOWN
-        for node in exchange.silent:
+        # Nobody waits twice for a silent site, and one that declines what it agreed to at the join has lost its state.
+        self._leave((*exchange.silent, *exchange.declined))
+
+    def _leave(self, nodes: Iterable[int]) -> None:
+        """These are outside the session from now on, and may join the next one."""
+        for node in nodes:
             self.names.pop(node, None)
 
-    def _require_readable(self, exchange: Exchange, *, answered: int, announcement: bytes) -> None:
-        """Go back by one round where the sum before cannot be used, and so many say so that no other explains it."""
+    def _require_readable(self, exchange: Exchange) -> None:
+        """Go back by one round where more than half of the sites cannot read the sum before.
+
+        With fewer, a site that lies about it could drive the run back behind those that have stepped on the sum.
+        """
         unreadable = [node for node, reason in exchange.lost.items() if reason == UNREADABLE]
-        minimum = EncryptedAnnouncement.from_bytes(announcement).minimum
-        if answered < minimum and unreadable:
+        if 2 * len(unreadable) > len(exchange.answered) + len(exchange.lost):
             self.model.roll_back()
             raise RolledBack(
                 f"{len(unreadable)} sites could not read the sum of round {self.model.completed + 1}: it is no sum of "
@@ -374,6 +393,14 @@ class EncryptedSummation(KeyedSession):
 
     def _max_snapshot_bytes(self) -> int:
         return 4 * self.layout.size + 8 * self.layout.num_parameters + 2**16
+
+
+def _even_bytes(ciphertext: bytes, *, parameters: HeParameters) -> npt.NDArray[np.uint8]:
+    """Those of the first bytes that take all 256 values: the top byte of a residue of 54 bits takes 64 of them."""
+    [width], [bits] = parameters.residue_bytes, parameters.modulus_bits[:-1]
+    counted = min(len(ciphertext) - HEADER_BYTES, _SHOWN_BYTES) // width * width
+    residues = np.frombuffer(ciphertext, np.uint8, count=counted, offset=HEADER_BYTES)
+    return residues.reshape(-1, width)[:, : bits // 8].reshape(-1)
 
 
 def _invited_to(published: PublishedSum) -> tuple[str, ...]:

@@ -24,13 +24,13 @@ from rich.progress import (
 from rich.table import Table
 
 from clients.export import Export, Standing
-from privacy.secagg.threshold import small_cohort_warning
 from secfed import results
 from secfed.config import RunConfig
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run import Progress as RunProgress
 from secfed.experiment.scheduler import JobProgress
 from secfed.report.headline import passes_sentence
+from secfed.report.trust import METRICS_FROM_BOOKS, NOT_PRIVATE, cohort_warning
 from secfed.results import RunRecord
 
 TITLES = {
@@ -109,7 +109,8 @@ class Summary:
     rows: tuple[dict[str, Any], ...]
     ratio_to_centralised: float | None
     augmentation_gain_mr: float | None
-    masking_share: float | None
+    protection: str
+    protection_share: float | None
     small_cohort: str | None
     equal_passes: bool
 
@@ -120,7 +121,7 @@ class Summary:
             "ratio_to_centralised": self.ratio_to_centralised,
             "augmentation_gain_mr": self.augmentation_gain_mr,
             "equal_passes": self.equal_passes,
-            "masking_share_of_time": self.masking_share,
+            "protection_share_of_time": self.protection_share,
             "small_cohort": self.small_cohort,
             "seconds": self.record.provenance.seconds_total,
         }
@@ -157,12 +158,15 @@ class Summary:
             console.print(
                 f"Augmentation moves MRI Dice by {self.augmentation_gain_mr:+.3f} in this federation.", highlight=False
             )
-        if self.masking_share is not None:
-            share = f"{100 * self.masking_share:.1f} %"
-            console.print(f"Masking took {share} of the federated job's time.", highlight=False)
+        if self.protection_share is not None:
+            work = "Encryption" if self.protection == "encrypted" else "Masking"
+            share = f"{100 * self.protection_share:.1f} %"
+            console.print(f"{work} took {share} of the federated job's time.", highlight=False)
         if self.small_cohort is not None:
             console.print(self.small_cohort, style="yellow", highlight=False)
-        console.print("No differential privacy in this run: masking hides single updates, the sum is seen.")
+        if self.protection == "encrypted":
+            console.print(METRICS_FROM_BOOKS, highlight=False)
+        console.print(NOT_PRIVATE[self.protection], highlight=False)
         console.print(f"Run folder: {run_folder}", soft_wrap=True, highlight=False)
         console.print(f"Report:     {report}", soft_wrap=True, highlight=False)
 
@@ -184,14 +188,16 @@ def summary(record: RunRecord) -> Summary:
                 row[f"{metric}_{modality}"] = None if found is None else found.mean
         rows.append(row)
     federated = record.job("federated")
-    masked = federated is not None and federated.protection != "plain"
+    protection = federated.protection if federated is not None else "plain"
+    protected = federated is not None and protection != "plain"
     return Summary(
         record=record,
         rows=tuple(rows),
         ratio_to_centralised=results.ratio(record),
         augmentation_gain_mr=results.gain(record, modality="MR"),
-        masking_share=federated.protection_share() if federated is not None and masked else None,
-        small_cohort=small_cohort_warning(federated.survivors_min or 2) if federated is not None and masked else None,
+        protection=protection,
+        protection_share=federated.protection_share() if federated is not None and protected else None,
+        small_cohort=None if federated is None else cohort_warning(protection, federated.survivors_min or 2),
         equal_passes=passes_sentence(record)[1],
     )
 

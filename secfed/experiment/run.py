@@ -18,13 +18,14 @@ from secfed.aggregator_files import JOURNAL, VIEW
 from secfed.config import RunConfig
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
 from secfed.experiment.checks import check_run
+from secfed.experiment.curves import curve_points
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
 from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder
 from secfed.experiment.plans import JobSpec, job_specs
 from secfed.experiment.run_folder import RunFolder
 from secfed.experiment.scheduler import JobProgress, run_jobs
 from secfed.provenance import check_single_root, code_digest, platform_line, versions
-from secfed.results import CurvePoint, JobRecord, Provenance, RunRecord
+from secfed.results import JobRecord, Provenance, RunRecord
 
 STARTED = "started.json"
 
@@ -78,7 +79,7 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
         results += rows(spec, scores, seed=config.seed, labels=LABEL_MAPS[config.task])
         entries = read_journal(folder / AGGREGATOR_FOLDER / JOURNAL)
         jobs.append(_job_record(spec, folder, entries))
-        curves += _curves(spec.model, entries)
+        curves += curve_points(spec.model, folder, entries)
     _copy_outputs(run, specs)
     return RunRecord(
         name=config.name,
@@ -130,24 +131,6 @@ def _job_record(spec: JobSpec, folder: Path, entries: list[dict[str, Any]]) -> J
         model_hash=samples["model_hash"],
         survivors_min=min((len(entry["survivors"]) for entry in rounds), default=None),
     )
-
-
-def _curves(model: str, entries: list[dict[str, Any]]) -> list[CurvePoint]:
-    points = []
-    for entry in entries:
-        for name, value in entry.get("metrics", {}).items():
-            metric, _, modality = name.rpartition("_") if name.startswith("validation_dice") else (name, "", "all")
-            if metric in ("train_loss", "validation_dice"):
-                points.append(
-                    CurvePoint(
-                        model=model,
-                        round=entry["round"],
-                        metric="train_loss" if metric == "train_loss" else "validation_dice",
-                        modality=modality.upper() if modality != "all" else "all",
-                        value=value,
-                    )
-                )
-    return points
 
 
 def _copy_outputs(run: RunFolder, specs: list[JobSpec]) -> None:

@@ -1,7 +1,7 @@
 """Training jobs over the machine's cores, in waves: as many jobs at once as there are cores, each with its share.
 
 Jobs of one run cost about the same, so a wave ends together; the last wave spreads its sites over the cores that are
-left. Progress is read from the jobs' journals, so that it works the same under every engine.
+left. Progress is read from the jobs' own files, so that it works the same under every engine.
 """
 
 import multiprocessing
@@ -16,7 +16,8 @@ from pathlib import Path
 from aggregator.folder import read_journal
 from secfed.aggregator_files import JOURNAL
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
-from secfed.errors import RoundAborted, SecfedError
+from secfed.errors import GroupKeyLost, RoundAborted, SecfedError
+from secfed.experiment.curves import newest_metrics
 from secfed.experiment.job_process import TESTED, JobOrder, execute, read_failure
 from secfed.experiment.run_folder import RunFolder
 
@@ -33,7 +34,7 @@ class JobFailed(SecfedError):  # noqa: N818 - like RoundAborted, an event
 
 @dataclass(frozen=True, kw_only=True)
 class JobProgress:
-    """How far a job is: completed rounds, tested cases and the newest metrics of its journal."""
+    """How far a job is: completed rounds, tested cases and the newest metrics that somebody may know."""
 
     model: str
     rounds: int
@@ -82,13 +83,14 @@ def run_jobs(orders: list[JobOrder], *, cores: int | None = None, on_progress: C
 
 def _progress(order: JobOrder) -> JobProgress:
     folder = RunFolder(order.run_folder).job_folder(order.model)
-    rounds = [entry for entry in read_journal(folder / AGGREGATOR_FOLDER / JOURNAL) if entry.get("event") == "round"]
+    journal = read_journal(folder / AGGREGATOR_FOLDER / JOURNAL)
+    rounds = [entry["round"] for entry in journal if entry["event"] == "round"]
     tested = folder / TESTED
     return JobProgress(
         model=order.model,
-        rounds=rounds[-1]["round"] if rounds else 0,
+        rounds=rounds[-1] if rounds else 0,
         tested=_count_lines(tested),
-        metrics=rounds[-1]["metrics"] if rounds else {},
+        metrics=newest_metrics(folder, journal),
     )
 
 
@@ -102,7 +104,7 @@ def _failure(order: JobOrder, code: int) -> JobFailed:
     if failure is None:
         return JobFailed(f"job '{order.model}' ended with exit code {code}; --resume goes on from its last round", 1)
     message = f"job '{order.model}': {failure['message']}"
-    if failure["exit_code"] == RoundAborted.exit_code:
+    if failure["exit_code"] in (RoundAborted.exit_code, GroupKeyLost.exit_code):
         message += f"\nEach site wrote its reason to its own log: {folder / SITES_FOLDER}/*/books/site.log"
     return JobFailed(message, int(failure["exit_code"]))
 

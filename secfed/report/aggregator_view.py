@@ -1,10 +1,12 @@
 """What the aggregator saw of one site: the top byte of every entry of its upload, with and without masking.
 
-Under masking the entries should look uniform, so a chi-square test of the 256 counts is shown. A flat histogram is an
-illustration and not a proof: that a single upload says nothing rests on the protocol and its keys.
+Of an encrypted upload the bytes of the ciphertexts are counted. Masked entries and ciphertexts should look uniform, so
+a chi-square test of the 256 counts is shown. A flat histogram is an illustration and not a proof: that a single upload
+says nothing rests on the protocol and its keys.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from scipy.special import chdtrc
 
@@ -14,6 +16,38 @@ from secfed.report.run_folder import AggregatorView
 
 _SUSPICIOUS_PROB = 1e-4
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 520, 190, 58, 36, 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Words:
+    counted: str
+    axis: str
+    bars: str
+    other: str
+    values: str
+    rests_on: str
+
+
+_TOP_BYTE = "value of the most significant byte"
+_WORDS = {
+    "masked": _Words(
+        counted="entries",
+        axis=_TOP_BYTE,
+        bars=" Each bar counts the entries whose most significant byte has that value, 0 to 255.",
+        other="What it would have received without masking",
+        values="masked values",
+        rests_on="that rests on the masking protocol and on keys that the aggregator does not hold.",
+    ),
+    "encrypted": _Words(
+        counted="ciphertext bytes",
+        axis="value of the byte",
+        bars=" Each bar on the left counts the bytes of that value, 0 to 255; on the right the entries of the update "
+        "inside by their most significant byte.",
+        other="The update inside, which it could not read",
+        values="the bytes of ciphertexts",
+        rests_on="that rests on the encryption and on a key that every site holds and the aggregator does not.",
+    ),
+}
 
 
 def chi_square_prob(counts: Sequence[int]) -> float:
@@ -27,33 +61,32 @@ def aggregator_section(view: AggregatorView | None, problem: str | None) -> Mark
     """Both histograms with the test, or the sentence that says why there are none."""
     if view is None:
         return tag("p", problem or "There is no histogram.", class_="missing")
-    masked = view.protection != "plain"
+    words = _WORDS["encrypted" if view.protection == "encrypted" else "masked"]
     protection = protection_name(view.protection)
-    received = f"Upload of {view.site} in round {view.round}, {view.entries:,} entries, {protection}."
-    seen = _figure("What the aggregator received", view.masked_counts, "received")
-    if not masked:
+    received = f"Upload of {view.site} in round {view.round}, {view.entries:,} {words.counted}, {protection}."
+    seen = _figure("What the aggregator received", view.masked_counts, "received", axis=words.axis)
+    if view.protection == "plain":
         text = "This run did not mask: the aggregator saw this site's update itself, and so would anyone who reads it."
         return join(tag("p", received, " ", text), tag("div", seen, class_="plots pair"))
     other = (
-        tag("p", "The same update without masking was not recorded.", class_="missing")
+        tag("p", "The same update without protection was not recorded.", class_="missing")
         if view.plain_counts is None
-        else _figure("What it would have received without masking", view.plain_counts, "plain")
+        else _figure(words.other, view.plain_counts, "plain", axis=_TOP_BYTE)
     )
     return join(
-        tag("p", received, " Each bar counts the entries whose most significant byte has that value, 0 to 255."),
+        tag("p", received, words.bars),
         tag("div", seen, other, class_="plots pair"),
-        tag("p", _verdict(view)),
+        tag("p", _verdict(view, words)),
         tag(
             "p",
-            "A flat histogram illustrates the protection, it does not prove it: that rests on the masking protocol and "
-            "on keys that the aggregator does not hold. The right-hand histogram was made for this page by the side "
-            "that ran the site.",
+            f"A flat histogram illustrates the protection, it does not prove it: {words.rests_on} The right-hand "
+            "histogram was made for this page by the side that ran the site.",
             class_="note",
         ),
     )
 
 
-def _verdict(view: AggregatorView) -> Markup:
+def _verdict(view: AggregatorView, words: _Words) -> Markup:
     prob = chi_square_prob(view.masked_counts)
     shown = "p < 0.0001" if prob < _SUSPICIOUS_PROB else f"p = {number(prob, 3 if prob >= 0.001 else 4)}"
     if sum(view.masked_counts) < 5 * len(view.masked_counts):
@@ -61,7 +94,8 @@ def _verdict(view: AggregatorView) -> Markup:
     if prob < _SUSPICIOUS_PROB:
         return tag(
             "strong",
-            f"Chi-square test of the left histogram: {shown}. It is NOT flat, but masked values are: have it examined.",
+            f"Chi-square test of the left histogram: {shown}. It is NOT flat, but {words.values} are: "
+            "have it examined.",
             class_="warning",
         )
     return join(
@@ -72,7 +106,7 @@ def _verdict(view: AggregatorView) -> Markup:
     )
 
 
-def _figure(title: str, counts: Sequence[int], kind: str) -> Markup:
+def _figure(title: str, counts: Sequence[int], kind: str, *, axis: str) -> Markup:
     total = sum(counts)
     shares = [count / total for count in counts]
     even = 1 / len(counts)
@@ -102,7 +136,7 @@ def _figure(title: str, counts: Sequence[int], kind: str) -> Markup:
             ("0", _LEFT - 5, floor, "end"),
             *((str(value), _LEFT + step * (value + 0.5), floor + 14, "middle") for value in (0, 64, 128, 192)),
             ("255", _WIDTH, floor + 14, "end"),
-            ("value of the most significant byte", _LEFT + (_WIDTH - _LEFT) / 2, floor + 30, "middle"),
+            (axis, _LEFT + (_WIDTH - _LEFT) / 2, floor + 30, "middle"),
         )
     ]
     drawing = tag(

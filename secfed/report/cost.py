@@ -27,10 +27,13 @@ def cost_section(record: RunRecord) -> Markup:
     columns = [_cells(job) for job in jobs]
     rows = [(measure, [column[index] for column in columns]) for index, measure in enumerate(_MEASURES)]
     table = across([model_name(job.model, record) for job in jobs], rows, "What training each model took.", "Measure")
+    encrypted = any(job.protection == "encrypted" for job in jobs)
+    travels = "In an encrypted run ciphertexts go up, and the encrypted sum of the round before comes down. "
     note = (
         "Training and protection work are summed over the sites and the aggregator, so they may exceed the wall time "
         "where sites work side by side. Bytes are message contents without transport overhead, "
-        "averaged over sites and rounds. An exchange is one request to the sites that the aggregator waits for. "
+        f"averaged over sites and rounds. {travels if encrypted else ''}"
+        "An exchange is one request to the sites that the aggregator waits for. "
         "Passes are samples drawn divided by samples held, all parties together."
     )
     return join(table, tag("p", note, class_="note"))

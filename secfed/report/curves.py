@@ -9,6 +9,7 @@ from typing import Any
 
 from secfed.report.markup import Markup, caption, join, number, scrollable, tag
 from secfed.report.naming import line_style, modality_name, model_name, ordered
+from secfed.report.trust import METRICS_FROM_BOOKS
 from secfed.results import CurvePoint, RunRecord
 
 Series = dict[str, list[CurvePoint]]
@@ -90,7 +91,9 @@ def curves_section(record: RunRecord, run: int) -> Markup:
         )
         for index, (metric, modality) in enumerate(measures)
     ]
+    encrypted = any(job.protection == "encrypted" for job in record.jobs)
     return join(
+        tag("p", METRICS_FROM_BOOKS, class_="note") if encrypted else None,
         _legend(record),
         tag("div", figures, class_="plots"),
         tag("noscript", tag("p", "The curves need JavaScript; every point is in run.json.", class_="missing")),

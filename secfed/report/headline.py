@@ -3,6 +3,7 @@
 from secfed.report.markup import Child, Markup, join, number, percent, signed, tag, words
 from secfed.report.naming import augmentation_of, has_guarantee, modality_name, model_name, protection_name
 from secfed.report.run_folder import ReportedRun
+from secfed.report.trust import AGGREGATOR_SAW
 from secfed.results import RunRecord, gain, overall, ratio
 
 # Passes that differ by less than this share count as the same number.
@@ -66,14 +67,10 @@ def _protection(record: RunRecord) -> Markup:
     if row is None and job is None:
         return join("This run has no federated model.")
     protection = row.protection if row is not None else job.protection if job is not None else ""
-    texts = {
-        "masked": "The aggregator received masked updates only and learned their sum.",
-        "plain": "The aggregator received every site's update unprotected.",
-    }
     privacy = "off" if row is None else row.privacy
     guarantee = f"differential privacy: {privacy}" if has_guarantee(privacy) else "no differential privacy"
     shown = tag("b", protection_name(protection))
-    return join("Protection: ", shown, "; ", guarantee, ". ", texts.get(protection, ""))
+    return join("Protection: ", shown, "; ", guarantee, ". ", AGGREGATOR_SAW.get(protection, ""))
 
 
 def _figures(record: RunRecord) -> list[Child]:

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from secfed.results import RunRecord
 
 _MODALITIES = {"CT": "CT", "MR": "MRI"}
-_PROTECTIONS = {"plain": "no protection (plain)", "masked": "secure aggregation (masked)"}
+_PROTECTIONS = {
+    "plain": "no protection (plain)",
+    "masked": "secure aggregation (masked)",
+    "encrypted": "homomorphic encryption (encrypted)",
+}
 _AUGMENTATIONS = {"gin": "GIN", "none": "none"}
 _ORDER = ("federated", "centralised", "federated_without_augmentation", "modality:", "site:", "")
 _FIXED_LINES = {"federated": 0, "centralised": 1, "federated_without_augmentation": 2}

@@ -1,9 +1,9 @@
 """What this run protected and what it did not, in words for a governance board."""
 
-from privacy.secagg.threshold import small_cohort_warning
 from secfed.report.markup import Markup, join, tag
 from secfed.report.naming import has_guarantee, model_name
 from secfed.report.run_folder import ReportedRun
+from secfed.report.trust import cohort_warning
 from secfed.results import RunRecord
 
 _AGGREGATOR = {
@@ -11,6 +11,13 @@ _AGGREGATOR = {
         "Each site added masks to its update before sending it. The masks of all sites cancel in the sum, so the "
         "aggregator learned the sum of the updates of a round and no single update. Before a sum was opened, the "
         "sites in it signed to one another who they are. “secfed audit verify” checks this run's transcript."
+    ),
+    "encrypted": (
+        "The sites encrypted their updates under a key that they share, and the aggregator added the ciphertexts. The "
+        "aggregator saw ciphertexts only, neither updates nor their sum nor the model, and no metrics. Every site "
+        "decrypted the sums and took the server's step itself, so the model stayed with the sites: it leaves only by "
+        "“secfed site export” at a site. The price is trust: any one site that works with the aggregator can read "
+        "every update of every site and round. “secfed audit verify” checks this run's transcript without a key."
     ),
     "plain": (
         "Updates travelled unmasked. Whoever runs the aggregator could read each site's update, and from an update "
@@ -29,7 +36,7 @@ def privacy_section(run: ReportedRun) -> Markup:
         _statement(
             "What is not hidden",
             "Which sites took part and when, how many rounds there were, the size of messages, the code and settings "
-            "of the run. Every site receives the shared model of every round, and the final model holds what all "
+            "of the run. Every site has the shared model of every round, and the final model holds what all "
             "sites' scans taught it.",
         ),
         _statement(
@@ -75,9 +82,11 @@ def _sum(record: RunRecord) -> Markup:
         "The sum of a round is the average step that the sites' scans ask for. It is not private by itself: sites that "
         "pool what they know can subtract their own updates from it, and what is left belongs to the others."
     )
+    if job is not None and job.protection == "encrypted":
+        text += " Here the sites see it, and the aggregator does not."
     survivors = None if job is None else job.survivors_min
     if survivors is not None:
-        warning = small_cohort_warning(survivors) if survivors > 1 else None
+        warning = cohort_warning(job.protection, survivors) if job is not None and survivors > 1 else None
         text += f" The smallest sum of this run held {survivors} site{'' if survivors == 1 else 's'}."
         text += "" if warning is None else f" {warning}"
     return _statement("What the sum still reveals", text)

@@ -526,7 +526,7 @@ def save_slices_of_other_shapes(run: Path) -> None:
         (lambda run: write_view(run, masked_counts=[1] * 255), "a histogram must be a list of 256 counts"),
         (lambda run: write_view(run, masked_counts=[0] * 256), "a histogram counts nothing"),
         (lambda run: write_view(run, plain_counts=[-1] * 256), "a histogram must be a list of 256 counts"),
-        (lambda run: write_view(run, plain_counts=None), "The same update without masking was not recorded."),
+        (lambda run: write_view(run, plain_counts=None), "The same update without protection was not recorded."),
         (lambda run: (run / "config.toml").write_bytes(b"\xff"), "This run folder has no readable config.toml."),
         (lambda run: (run / "config.toml").write_text("= ="), "whether the data were synthetic is not known"),
     ],
@@ -548,6 +548,56 @@ def test_an_unmasked_upload_is_not_presented_as_protected(tmp_path: Path) -> Non
     text = Reader(report(tmp_path, lambda run: write_view(run, protection="plain", plain_counts=None))).text
     assert "the aggregator saw this site's update itself" in text
     assert "It is flat" not in text
+
+
+def encrypted(record: RunRecord) -> RunRecord:
+    """The same run, had its federated model been trained under encryption."""
+    return dataclasses.replace(
+        record,
+        results=tuple(
+            dataclasses.replace(row, protection="encrypted") if row.training == "federated" else row
+            for row in record.results
+        ),
+        jobs=tuple(
+            dataclasses.replace(job, protection="encrypted") if job.training == "federated" else job
+            for job in record.jobs
+        ),
+    )
+
+
+def test_an_encrypted_run_says_what_the_aggregator_saw_and_whom_it_trusts(tmp_path: Path) -> None:
+    record = encrypted(fake_record(models=("federated", "centralised")))
+    text = Reader(report(tmp_path, lambda run: write_view(run, protection="encrypted"), record)).text
+    assert "Protection: homomorphic encryption (encrypted)" in text
+    assert "The aggregator saw ciphertexts only, neither updates nor their sum nor the model." in text
+    assert "any one site that works with the aggregator can read every update of every site and round" in text
+    assert "Metrics from the sites' books: the aggregator of an encrypted run cannot see them." in text
+    assert "ciphertexts go up, and the encrypted sum of the round before comes down" in text
+    assert "Every site reads the sum over 3 sites" in text
+    assert "secfed site export" in text
+    assert "mask" not in text.split("What was protected")[1].split("Provenance")[0].lower()
+
+
+def test_the_histogram_of_an_encrypted_upload_counts_bytes_of_ciphertexts(tmp_path: Path) -> None:
+    record = encrypted(fake_record(models=("federated",)))
+    flat = Reader(report(tmp_path / "flat", lambda run: write_view(run, protection="encrypted"), record)).text
+    shown = flat.split("What the aggregator saw of one site")[1].split("What was protected")[0]
+    assert "480,000 ciphertext bytes" in shown
+    assert "The update inside, which it could not read" in shown
+    assert "It is flat" in shown
+    assert "a key that every site holds and the aggregator does not" in shown
+    assert "mask" not in shown
+    skewed = [1000 + value for value in range(256)]
+    text = Reader(
+        report(tmp_path / "skewed", lambda run: write_view(run, protection="encrypted", masked_counts=skewed), record)
+    ).text
+    assert "It is NOT flat, but the bytes of ciphertexts are" in text
+
+
+def test_other_runs_say_nothing_of_books_or_ciphertexts(page: str) -> None:
+    text = Reader(page).text
+    assert "sites' books" not in text
+    assert "ciphertext" not in text
 
 
 @pytest.mark.parametrize("privacy", ["off", "none"])
