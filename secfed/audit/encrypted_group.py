@@ -23,6 +23,7 @@ from privacy.he.parameters import HeParameters
 from privacy.he.requests import EncryptedAnnouncement
 from privacy.secagg.channels import SessionChannels
 from privacy.secagg.client_state import ClientFloors
+from privacy.secagg.envelope import NO_PREVIOUS
 from privacy.secagg.threshold import default_threshold
 from privacy.streams import Words, little_endian_bytes
 from secfed.audit.ciphertexts import sum_of
@@ -159,6 +160,7 @@ class EncryptedGroup:
         invited: Iterable[str] | None = None,
         minimum: int | None = None,
         server_round: int | None = None,
+        previous: bytes = NO_PREVIOUS,
     ) -> EncryptedRound:
         """E0 by the rules; `before` is by default the sum of the last round that was played."""
         self.last_round += 1
@@ -175,6 +177,7 @@ class EncryptedGroup:
             invited=invited,
             minimum=minimum,
             before=None if server_round == 1 else shown,
+            previous=previous,
         )
 
     def step(self, name: str, announcement: bytes, before: PublishedSum | None) -> Words | None:
@@ -212,9 +215,15 @@ class EncryptedGroup:
             parameters=self.parameters,
         )
 
-    def play(self, *, silent: Iterable[str] = (), vectors: Mapping[str, Words] | None = None) -> PublishedSum:
+    def play(
+        self,
+        *,
+        silent: Iterable[str] = (),
+        vectors: Mapping[str, Words] | None = None,
+        previous: bytes = NO_PREVIOUS,
+    ) -> PublishedSum:
         """One round by the rules: all step on the last sum, and all but the silent ones upload."""
-        round_, gone = self.announce(), set(silent)
+        round_, gone = self.announce(previous=previous), set(silent)
         for name in self.names:
             self.step(name, round_.announcement, self.before)
             if name not in gone:

@@ -7,7 +7,7 @@ implementations in their place that lack one defence each: an attack that succee
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from privacy.secagg.roster import Roster, verify_roster
 from privacy.secagg.server import SecAggServer
 from privacy.streams import Keystream, Words
 from secfed.audit.published_run import PublishedRun, problems
+
+if TYPE_CHECKING:
+    from secfed.audit.published_encrypted_run import PublishedEncryptedRun
 
 
 class Encode(Protocol):
@@ -63,6 +66,13 @@ def _system_entropy() -> Entropy:
     return SYSTEM_ENTROPY
 
 
+def _encrypted_problems(run: "PublishedEncryptedRun") -> tuple[str, ...]:
+    # The published run is made of a consortium's sites, which are made of a target.
+    from secfed.audit.published_encrypted_run import encrypted_problems
+
+    return encrypted_problems(run)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """One implementation of all parties.
@@ -85,6 +95,7 @@ class Target:
     encode: Encode = encode
     convict: Convict = convict
     audit: Callable[[PublishedRun], tuple[str, ...]] = problems
+    audit_encrypted: "Callable[[PublishedEncryptedRun], tuple[str, ...]]" = _encrypted_problems
 
     def join(
         self,

@@ -17,6 +17,7 @@ from secfed.audit.attacks import (
     encrypted_views,
     key_substitution,
     parameter_downgrade,
+    published_aggregate,
 )
 from secfed.audit.expected import EXPECTED, deviation
 from secfed.audit.finding import RECOVERED
@@ -54,10 +55,11 @@ SUCCEEDS_ON = {
     "wraparound": (encrypted_noise.wraparound_of_sums, flawed_secagg.NO_HEADROOM, 2.0**30),
     "bad-wrap": (encrypted_setup.bad_wraps, flawed.OPENS_ANYTHING, 2.0),
     "bad-upload": (encrypted_holders.bad_uploads, flawed.BLIND_SERVER, 4.0),
-    "published-aggregate": (encrypted_sums.false_histories, flawed.BELIEVES_ALL, 5.0),
+    "published-aggregate": (published_aggregate.published_encrypted, flawed.HASHES_ALONE, 4.0),
     "two-group-keys": (encrypted_setup.two_keys, flawed.ANY_KEY, 8.0),
     "parameter-downgrade": (parameter_downgrade.weaker_parameters, flawed.ANY_PARAMETERS, 8.0),
     "false-sum": (encrypted_sums.false_sums, flawed.NO_CHECK_SLOTS, 12.0),
+    "false-history": (encrypted_sums.false_histories, flawed.BELIEVES_ALL, 5.0),
     "key-reaction": (encrypted_sums.key_reactions, flawed.ENDLESS_TRIES, 9.0),
     "ckks-decryption-leak": (encrypted_noise.decryption_leak, flawed.RAW_DECRYPTIONS, 1.0),
     "tag-guessing": (encrypted_model.guessed_model, flawed.PUBLIC_TAGS, 1.0),

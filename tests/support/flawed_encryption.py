@@ -155,6 +155,11 @@ def add_and_name_nobody(self, header, ciphertext):
         return error.party
 
 
+def audit_of_hashes_alone(run):
+    """Looks whether every upload that a header signs is there, and adds nothing."""
+    return tuple(f"{number}: an upload is missing" for number, data in run.uploads.items() if not data)
+
+
 _BLIND = ((member_round, "_check_headers", no_check), (member_round, "_require_own_model", no_check))
 _NO_CHECK_SLOTS = ((GroupKey, "_open_chunk", open_chunk_without_checks),)
 
@@ -180,3 +185,4 @@ PUBLIC_TAGS = Flaw(
     replaced=((member_round, "model_tag", public_tag), (member_setup, "model_tag", public_tag)),
 )
 ANY_SNAPSHOT = Flaw("takes any snapshot", replaced=((member_round, "_admit_snapshot", any_snapshot),))
+HASHES_ALONE = Flaw("audits hashes alone", Target(audit_encrypted=audit_of_hashes_alone))

@@ -178,6 +178,14 @@ ATTACKS = (
         encrypted=false_sums,
     ),
     protocol_attack(
+        name="false-history",
+        threat="the aggregator shows sites a true or changed sum with other contributors, or of another round",
+        defence="signed headers of exactly the contributors, on one model and one history; own uploads inside",
+        masked=not_applicable("sites get the model and no history; published-aggregate is the attack on the record"),
+        plain=not_applicable("sites get the model and no history"),
+        encrypted=false_histories,
+    ),
+    protocol_attack(
         name="key-reaction",
         threat="the aggregator learns about the group key from which made-up sums sites refuse",
         defence="a site counts sums that do not decrypt, in its stored state, and stops after eight in a run",

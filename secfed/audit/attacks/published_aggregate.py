@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from privacy.he.layout import message_root
 from privacy.merkle import leaf_digests, merkle_root
 from privacy.secagg.transcript import NO_ENTRY, SUM, Retention, RoundEntry, SessionEntry, encode_entry
 from privacy.streams import SUITE, Words
-from secfed.audit.attacks import encrypted_sums
+from secfed.audit.ciphertexts import moved
 from secfed.audit.consortium import MODEL, Consortium
+from secfed.audit.encrypted_group import EncryptedGroup
 from secfed.audit.finding import Finding, on_figure, protocol_attack
+from secfed.audit.published_encrypted_run import publish as publish_encrypted
 from secfed.audit.published_run import PublishedRun
 from secfed.audit.target import Target
 
@@ -67,6 +70,45 @@ def published_in_plain(target: Target, seed: int) -> Finding:
     )
 
 
+def published_encrypted(target: Target, seed: int) -> Finding:
+    """Publish another root of the sum, another ciphertext, fewer contributors, one upload twice, or one round fewer."""
+    group = EncryptedGroup(target, count=4, seed=seed)
+    honest = publish_encrypted(group, rounds=2)
+    clean = target.audit_encrypted(honest)
+    victim, other = group.names[seed % 4], group.names[(seed + 1) % 4]
+    last, uploads = len(honest.rounds), honest.uploads
+    step = group.parameters.moduli[0] // group.parameters.plain_modulus
+    moved_sum, moved_upload = (
+        moved(data, step, place=seed, parameters=group.parameters)
+        for data in (group.summed((group.last_round, name) for name in group.names), uploads[last, victim])
+    )
+    # Who is left out of the last sum can have been late; of an earlier one the others have signed who was inside.
+    kept = [name for name in group.names if name != victim]
+    left_out = honest.with_round(
+        1,
+        headers=tuple(h for h, name in zip(honest.rounds[0].headers, group.names, strict=True) if name != victim),
+        sum_root=message_root(group.summed((1, name) for name in kept)),
+    ).with_upload(1, victim, None)
+    # Each lie with what has to stand in a finding about it.
+    lies = (
+        (honest.with_round(last, sum_root=message_root(moved_sum)), "sum"),
+        (honest.with_upload(last, victim, moved_upload), victim),
+        (honest.with_upload(last, victim, uploads[last, other]), victim),
+        (left_out, "contributors"),
+        (replace(honest, rounds=honest.rounds[:-1]), "not in the transcript"),
+    )
+    found = [(target.audit_encrypted(run), expected) for run, expected in lies]
+    missed = sum(not any(expected in problem for problem in problems) for problems, expected in found)
+    sentence = found[0][0][0] if found[0][0] else "not noticed"
+    return Finding(
+        control=f"the honest transcript has {len(clean)} problems",
+        outcome=f"{len(lies) - missed} of {len(lies)} lies were found; one changed coefficient of the sum: {sentence}",
+        figure=float(missed),
+        unit=f"lies that the auditor missed or misplaced, of {len(lies)}",
+        verdict=on_figure(missed, above=0),
+    )
+
+
 def publish(world: Consortium) -> PublishedRun:
     """Play one round, and publish it as an honest aggregator does."""
     advertised, encapsulated, confirmed = world.setup_messages
@@ -116,6 +158,6 @@ ATTACKS = (
         defence="an offline verifier replays the sum; sites keep receipts",
         masked=published_aggregate,
         plain=published_in_plain,
-        encrypted=encrypted_sums.false_histories,
+        encrypted=published_encrypted,
     ),
 )
