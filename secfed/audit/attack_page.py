@@ -13,6 +13,9 @@ from rich.text import Text
 
 from secfed.audit.rows import MODES, Attack, AttackRow, Verdict
 
+_NAME_COLUMNS, _VERDICT_COLUMNS, _FEWEST_COLUMNS = 32, 17, 12
+"""What a name and a verdict take at most, and what a sentence needs."""
+
 _STYLES: dict[Verdict, str] = {"refused": "green", "succeeded": "bold red", "not applicable": "dim"}
 
 
@@ -26,10 +29,16 @@ def print_attacks(
     table.add_column("attack", no_wrap=True)
     for mode in modes:
         table.add_column(mode, no_wrap=True)
-    table.add_column("what is tried", ratio=1)
+    # Three verdicts leave no room for a sentence on a terminal of 80 columns.
+    room = console.width - _NAME_COLUMNS - _VERDICT_COLUMNS * len(modes) >= _FEWEST_COLUMNS
+    if room:
+        table.add_column("what is tried", ratio=1)
     for attack in attacks:
-        table.add_row(attack.name, *(_cell(found.get((attack.name, mode))) for mode in modes), attack.threat)
+        cells = [_cell(found.get((attack.name, mode))) for mode in modes]
+        table.add_row(attack.name, *cells, *([attack.threat] if room else []))
     console.print(table)
+    if not room:
+        _say("A wider terminal shows what each attack tries.", console)
     for mode in modes:
         counts = Counter(row.verdict for row in rows if row.mode == mode)
         numbers = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _STYLES)
@@ -54,13 +63,13 @@ def print_details(rows: Sequence[AttackRow], console: Console) -> None:
 
 
 def _print_limits(rows: Sequence[AttackRow], attacks: Sequence[Attack], console: Console) -> None:
-    defences = {attack.name: attack.defence for attack in attacks}
+    by_name = {attack.name: attack for attack in attacks}
     for mode in (mode for mode in MODES if mode != "plain"):
         limits = [row for row in rows if row.mode == mode and row.verdict == "succeeded"]
         if limits:
             console.print(Text(f"Limits of {mode}: what succeeds, and what there is against it", style="bold"))
         for row in limits:
-            console.print(Padding(Text(f"{row.attack}: {defences[row.attack]}"), (0, 0, 0, 2)))
+            console.print(Padding(Text(f"{row.attack}: {by_name[row.attack].defence_in(mode)}"), (0, 0, 0, 2)))
 
 
 def _cell(row: AttackRow | None) -> Text:

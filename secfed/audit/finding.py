@@ -109,7 +109,14 @@ def not_applicable(reason: str) -> AttackOn:
 
 
 def protocol_attack(
-    *, name: str, threat: str, defence: str, masked: AttackOn, plain: AttackOn, encrypted: AttackOn
+    *,
+    name: str,
+    threat: str,
+    defence: str,
+    masked: AttackOn,
+    plain: AttackOn,
+    encrypted: AttackOn,
+    encrypted_defence: str | None = None,
 ) -> Attack:
     """An entry of the suite that attacks this project's own software in any mode."""
     by_mode: Mapping[Mode, AttackOn] = {"plain": plain, "masked": masked, "encrypted": encrypted}
@@ -117,4 +124,4 @@ def protocol_attack(
     def run(mode: Mode, seed: int) -> AttackRow:
         return by_mode[mode](SECFED, seed).as_row(name, mode)
 
-    return Attack(name=name, threat=threat, defence=defence, run=run)
+    return Attack(name=name, threat=threat, defence=defence, run=run, encrypted_defence=encrypted_defence)

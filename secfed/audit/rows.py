@@ -38,9 +38,17 @@ class AttackRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """A named attack. `run` takes the mode and a seed for what no guarantee rests on (data, choice of victims)."""
+    """A named attack. `run` takes the mode and a seed for what no guarantee rests on (data, choice of victims).
+
+    `defence` says what there is against it, `encrypted_defence` the same of encrypted runs, where that differs.
+    """
 
     name: str
     threat: str
     defence: str
     run: Callable[[Mode, int], AttackRow]
+    encrypted_defence: str | None = None
+
+    def defence_in(self, mode: Mode) -> str:
+        """What there is against it in this mode."""
+        return self.encrypted_defence if mode == "encrypted" and self.encrypted_defence else self.defence

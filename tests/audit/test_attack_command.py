@@ -54,6 +54,19 @@ def test_page_says_what_came_of_it_and_what_a_success_means(attack):
     assert "Attacking" in err
 
 
+@pytest.mark.parametrize(("columns", "shown"), [(80, False), (160, True)])
+def test_page_says_what_is_tried_where_there_is_room(attack, columns, shown):
+    _, out, _ = attack("--only", "both-lists", columns=columns)
+    assert ("the aggregator names a site both survived and dropped" in out) == shown
+    assert ("A wider terminal shows what each attack tries" in out) != shown
+
+
+def test_limits_of_each_mode_say_what_there_is_against_them_there(attack):
+    _, out, _ = attack("--mode", "encrypted", "--only", "collusion-below-t")
+    assert "every site holds the one key" in " ".join(out.split())
+    assert "t shares are needed" not in out
+
+
 def test_verdict_that_is_not_claimed_is_named_and_ends_with_one(attack, monkeypatch):
     claimed = {**expected.EXPECTED, "both-lists": {"plain": "succeeded", "masked": "succeeded"}}
     monkeypatch.setattr(expected, "EXPECTED", claimed)

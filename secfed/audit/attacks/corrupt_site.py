@@ -220,6 +220,7 @@ ATTACKS = (
         masked=false_update,
         plain=false_update_in_plain,
         encrypted=encrypted_holders.false_update,
+        encrypted_defence="none: encryption hides it; only a site's own software bounds its update",
     ),
     protocol_attack(
         name="spoiled-sum",

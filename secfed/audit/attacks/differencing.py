@@ -159,6 +159,7 @@ ATTACKS = (
         masked=changed_model,
         plain=reads_the_update,
         encrypted=changed_model_at_a_site,
+        encrypted_defence="none: every site sees every sum; differential privacy bounds what they say",
     ),
     protocol_attack(
         name="differencing-cohort-change",
@@ -167,6 +168,7 @@ ATTACKS = (
         masked=changed_model_with_a_floor,
         plain=reads_the_update,
         encrypted=changed_model_at_a_site_with_a_floor,
+        encrypted_defence="none: the floor is on what a site helps to open, and nobody is asked to open anything",
     ),
     protocol_attack(
         name="differencing-many-sums",
@@ -175,5 +177,6 @@ ATTACKS = (
         masked=many_sums,
         plain=reads_the_update,
         encrypted=many_sums_at_a_site,
+        encrypted_defence="none: every site sees every sum; differential privacy bounds what they say",
     ),
 )

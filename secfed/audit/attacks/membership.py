@@ -146,7 +146,7 @@ ATTACKS = (
     Attack(
         name=NAME,
         threat="whoever gets the model tells which patients it was trained on",
-        defence="none by masks, which leave the model as it is: differential privacy; more training patients",
+        defence="none by masks or encryption, which leave the model: differential privacy; more training patients",
         run=attack,
     ),
 )
