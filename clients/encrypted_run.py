@@ -21,6 +21,7 @@ from privacy import cbor
 from privacy.errors import HostileInputError, MisuseError
 from privacy.he.errors import StaleMemberError
 from privacy.he.member import GroupMember
+from privacy.he.member_state import MemberState
 from secfed.checkpoint import Checkpoints
 from secfed.config import TrainingPlan
 from secfed.data.cases import LABEL_MAPS
@@ -70,16 +71,17 @@ class EncryptedRun:
         """Refuse a run of this name that was another one when the site first joined it.
 
         Raises:
-            PolicyRefusal: another plan, layout or number of sites.
-            ConfigError: the record is damaged.
+            PolicyRefusal: another plan, layout or number of sites, or a damaged record.
         """
         path = self.folder / RECORD
-        if path.exists() and path.read_text(encoding="utf-8") != self._record():
+        if path.exists() and path.read_bytes() != self._record().encode():
             raise PolicyRefusal("the plan, the layout or the number of sites is not what this run had when it began")
 
     def begin(self) -> None:
         """Note what the run is, once."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # One by one: `parents` would make all but the last with the ordinary mode.
+        for folder in (self.site.state, self.site.state / RUNS, self.folder, self.folder / MODEL):
+            folder.mkdir(exist_ok=True, mode=0o700)
         path = self.folder / RECORD
         if not path.exists():
             write_private(path, self._record().encode(), durable=True)
@@ -88,13 +90,17 @@ class EncryptedRun:
         """The protocol state for a new session: as it was left, or made anew from what the site's books say.
 
         A damaged state counts as lost: then a peer seals the key again, and the books say how far the run was.
+
+        Raises:
+            ConfigError: the state is whole, but of another roster; it holds the group key and is not given up.
         """
-        try:
-            return self.member()
-        except PolicyRefusal:
-            pass
-        except ConfigError as error:
-            self.site.books.log("state lost", run=self.session.run.hex(), error=str(error))
+        if (self.folder / MEMBER).exists():
+            try:
+                return self.member()
+            except ConfigError as error:
+                if self._is_whole():
+                    raise
+                self.site.books.log("state lost", run=self.session.run.hex(), error=str(error))
         completed, digest = self.site.books.standing(self.session.run)
         return GroupMember.create(
             identity=self.site.identity(),
@@ -191,6 +197,13 @@ class EncryptedRun:
         plan = self.session.plan
         vector, layout = initial_vector(plan, num_classes=LABEL_MAPS[plan.task].num_classes)
         return ServerState.initial(vector, layout)
+
+    def _is_whole(self) -> bool:
+        try:
+            MemberState.from_bytes((self.folder / MEMBER).read_bytes())
+        except MisuseError:
+            return False
+        return True
 
     def _has_momentum(self) -> bool:
         # Without it the server's step does not look at its momentum.

@@ -59,9 +59,9 @@ class EncryptedStages:
         """G0: which group key this site holds, sealed to its peers, and where it stands."""
         client = self.site.protocol_client()
         client.accept_confirmations(request.payloads)
-        self.site.keep(client)
         member = self.run.rejoin()
         message, sealed = member.offer(client.channels(CHANNEL_PURPOSE))
+        self.site.keep(client)
         self.run.keep(member)
         return self.site.reply(request, message, attachment=sealed or None)
 
@@ -141,8 +141,9 @@ class EncryptedStages:
         member = self._ready(confirmations)
         announced = EncryptedAnnouncement.from_bytes(announcement)
         self._check(announced, request, step=step)
-        if request.fields.get("late") == 1 and member.stage == "UPLOADED":
-            # Only this site's own part is at stake, and whoever relays could withhold it anyway.
+        if request.fields.get("late") == 1 and member.stage in ("READY", "UPLOADED"):
+            # Only this site's own part is at stake, and whoever relays could withhold it anyway. READY after an upload
+            # is a site that has joined a new session since, or was given a snapshot.
             member.withdraw()
             self.site.books.log("upload came too late", round=announced.server_round - 1)
         before = self.run.state(member)
@@ -182,6 +183,8 @@ class EncryptedStages:
             metrics=average.metrics,
         )
         member.record_model(digest)
+        # Training may take hours: whoever is killed in it need not be shown this sum again.
+        self.run.keep(member)
         return after
 
     def _check(self, announced: EncryptedAnnouncement, request: Request, *, step: str) -> None:

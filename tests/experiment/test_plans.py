@@ -109,7 +109,7 @@ def test_a_finished_job_is_tested_on_every_patient_and_organ(scans, tmp_path):
     run_config = config(scans)
     run, (spec,) = RunFolder(tmp_path), job_specs(run_config)
     job = provision(tmp_path, run_config)
-    with pytest.raises(RunFolderError, match="not reached its last round"):
+    with pytest.raises(RunFolderError, match="has not completed a round"):
         evaluate_job(job, spec, run_config, run=run)
     train(job)
     scores = evaluate_job(job, spec, run_config, run=run)

@@ -1,51 +1,34 @@
 """What a corrupt aggregator may ask of a site, and what the site answers: one public word, and its state is untouched.
 
 A real masked run is recorded. Before every request of its second round one site's folder is copied, so that each test
-can put another question to the site at exactly that moment.
+can put another question to the site at exactly that moment. Encrypted runs: test_encrypted_requests.py.
 """
 
 import dataclasses
 import json
 import shutil
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from asked_site import Moment, ask, assert_refused, log_of, rebound, record, state_of
 from flwr.app import Message, RecordDict
-from small_federation import config, provision, train
+from small_federation import config, provision
 
 import clients.app
 from clients.site import Site
-from privacy import cbor
 from privacy.secagg.differencing import OpenedSums
 from privacy.secagg.requests import AgreementRequest, RoundAnnouncement, RoundInvitation, UnmaskRequest
 from secfed.engines.in_process import InProcessGrid
-from secfed.messages import (
-    REFUSAL_REASONS,
-    Refusal,
-    Reply,
-    Request,
-    Stage,
-    decode_reply,
-    decode_request,
-    encode_request,
-)
+from secfed.messages import Refusal, Reply, Request, Stage, decode_reply, encode_request
 from secfed.parameters import ParameterLayout, TensorSpec
 from secfed.site_config import SitePolicy, load_site_file, save_site_file
 
 SITE, NODE = "ct-a", 1000
 ROUND_STAGES = (Stage.TRAIN, Stage.AGREE, Stage.UNMASK)
-LIMIT = 2**20
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A request, and the site's folder as it was just before it."""
-
-    request: Request
-    folder: Path
+STAGES = (Stage.JOIN, Stage.ENCAPSULATE, Stage.CONFIRM, Stage.SHARE, *ROUND_STAGES)
+SESSION_STAGES = STAGES[1:]
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +36,7 @@ def recorded(scans, tmp_path_factory):
     """Moments by (stage, round), and the site's folder after the run."""
     tmp_path = tmp_path_factory.mktemp("recorded")
     job = provision(tmp_path, config(scans, federation={"rounds": 3, "min_cohort": 3}))
-    moments = {}
-
-    def remember(node, message):
-        if node == NODE:
-            request = decode_request(message.content, max_vector_length=LIMIT)
-            copy = tmp_path / f"{request.stage}-{request.binding.server_round}"
-            shutil.copytree(job.site_folders[0], copy)
-            moments[request.stage, request.binding.server_round] = Moment(request, copy)
-        return message
-
-    train(job, intercept=remember)
-    return moments, job.site_folders[0]
+    return record(job, node=NODE, folder=tmp_path), job.site_folders[0]
 
 
 @pytest.fixture
@@ -81,44 +53,6 @@ def moment(recorded, tmp_path):
     return at
 
 
-def ask(folder, request, *, message_type=None, content=None):
-    """The site's reply to one request, as it comes off the wire, and its records."""
-    with InProcessGrid(clients.app.app, [folder]) as grid:
-        records = encode_request(request) if content is None else content
-        message = Message(records, dst_node_id=NODE, message_type=message_type or request.stage.message_type)
-        (reply,) = grid.pull_messages(grid.push_messages([message]))
-    assert not reply.has_error()
-    return decode_reply(reply.content, max_vector_length=LIMIT), reply.content
-
-
-def state_of(folder):
-    path = folder / "state" / "session.cbor"
-    return path.read_bytes() if path.exists() else None
-
-
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "books" / "site.log").read_text().splitlines()]
-
-
-def assert_refused(folder, request, reason, because, **more):
-    """The site says `reason` and nothing else, notes why for itself, and keeps its state."""
-    before = state_of(folder)
-    answer, records = ask(folder, request, **more)
-    assert isinstance(answer, Refusal)
-    assert answer.reason == reason
-    assert state_of(folder) == before
-    assert because in log_of(folder)[-1]["error"]
-    assert list(records) == ["secfed"]
-    assert list(records["secfed"]) == ["header"]
-    header = cbor.from_cbor(records["secfed"]["header"])
-    assert set(header) == {"version", "kind", "stage", "run", "session", "round", "sequence", "site", "reason"}
-    assert header["reason"] in REFUSAL_REASONS
-
-
-def rebound(request, **changes):
-    return dataclasses.replace(request, binding=dataclasses.replace(request.binding, **changes))
-
-
 def invited(request, **changes):
     """A share request whose invitation says something else; invitations carry no signature."""
     invitation = dataclasses.replace(RoundInvitation.from_bytes(request.payloads[0]), **changes)
@@ -131,15 +65,11 @@ def announced(request, **changes):
     return dataclasses.replace(request, payloads=(announcement.to_bytes(), *request.payloads[1:]))
 
 
-STAGES = tuple(Stage)
-SESSION_STAGES = tuple(stage for stage in Stage if stage is not Stage.JOIN)
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_recorded_request_itself_is_answered(moment, stage):
     found = moment(stage)
     if stage is Stage.JOIN:
-        assert state_of(found.folder) is None
+        assert state_of(found.folder) == {}
     answer, _ = ask(found.folder, found.request)
     assert isinstance(answer, Reply)
     assert answer.binding == found.request.binding
@@ -203,6 +133,14 @@ def test_a_request_that_is_bound_to_another_round_is_refused(moment, sequence):
 def test_training_for_a_round_that_the_plan_does_not_have_is_refused(moment, server_round):
     found = moment(Stage.TRAIN)
     assert_refused(found.folder, rebound(found.request, server_round=server_round), "policy", "rounds 1 to 3")
+
+
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage not in STAGES])
+@pytest.mark.parametrize("at", [Stage.ENCAPSULATE, Stage.TRAIN])
+def test_a_stage_of_encrypted_runs_is_refused_in_a_masked_session(moment, stage, at):
+    found = moment(at)
+    request = Request(stage=stage, binding=found.request.binding, payloads=found.request.payloads)
+    assert_refused(found.folder, request, "policy", f"'{stage}' does not belong to a run with protection = 'masked'")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -270,8 +208,8 @@ def test_a_next_round_below_the_floors_does_not_keep_the_shares_of_this_one(mome
 
 def test_a_request_without_its_payload_is_refused(moment):
     for stage, because in (
-        (Stage.SHARE, "no invitation"),
-        (Stage.TRAIN, "no announcement"),
+        (Stage.SHARE, "at least 1 payloads"),
+        (Stage.TRAIN, "at least 1 payloads"),
         (Stage.AGREE, "carries one payload"),
         (Stage.UNMASK, "one or two payloads"),
     ):

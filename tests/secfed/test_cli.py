@@ -51,10 +51,12 @@ COMMANDS = [
     ("audit", "attack"),
     ("site", "runs"),
     ("site", "export"),
+    ("privacy", "account"),
+    ("privacy", "calibrate"),
 ]
 
 
-@pytest.mark.parametrize("command", [(), ("data",), ("audit",), ("site",), *COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("command", [(), ("data",), ("audit",), ("site",), ("privacy",), *COMMANDS], ids=" ".join)
 def test_every_command_explains_itself(secfed, command):
     code, out, err = secfed(*command, "--help")
     assert (code, err) == (0, "")
@@ -73,7 +75,10 @@ BAD_CONFIGURATIONS = {
     "unknown table": ({"trainin": {"batch_size": 2}}, ["'trainin'", "did you mean 'training'?"]),
     "wrong type": ({"training": {"batch_size": "many"}}, ["training.batch_size = 'many'"]),
     "out of range": ({"federation": {"rounds": 0}}, ["federation.rounds = 0"]),
-    "unknown choice": ({"protection": {"mode": "magic"}}, ["protection.mode = 'magic'", "'plain' or 'masked'"]),
+    "unknown choice": (
+        {"protection": {"mode": "magic"}},
+        ["protection.mode = 'magic'", "'plain', 'masked' or 'encrypted'"],
+    ),
     "threshold": ({"protection": {"threshold": 5}}, ["protection.threshold = 5", "only 4 sites"]),
     "min_cohort": ({"federation": {"min_cohort": 6}}, ["4 sites", "federation.min_cohort = 6"]),
     "no sites": ({"sites": []}, ["0 sites"]),

@@ -38,6 +38,7 @@ def vectors(dtype, elements):
     return st.none() | st.lists(elements, max_size=LIMIT).map(lambda found: np.array(found, dtype))
 
 
+attachments = st.none() | st.binary(max_size=LIMIT)
 requests = st.builds(
     Request,
     stage=stages,
@@ -45,6 +46,7 @@ requests = st.builds(
     fields=st.dictionaries(names, values, max_size=4),
     payloads=st.lists(st.binary(max_size=30), max_size=4).map(tuple),
     vector=vectors(np.float32, st.floats(width=32, allow_nan=False)),
+    attachment=attachments,
 )
 replies = st.builds(
     Reply,
@@ -53,6 +55,7 @@ replies = st.builds(
     site=names,
     payloads=st.binary(max_size=30).map(lambda payload: (payload,)),
     vector=vectors(np.uint32, st.integers(0, 2**32 - 1)),
+    attachment=attachments,
 )
 refusals = st.builds(Refusal, stage=stages, binding=bindings, site=names, reason=st.sampled_from(REFUSAL_REASONS))
 
@@ -70,12 +73,12 @@ def assert_same(found, expected):
 
 @given(requests)
 def test_a_request_comes_back_as_it_was(request):
-    assert_same(decode_request(encode_request(request), max_vector_length=LIMIT), request)
+    assert_same(decode_request(encode_request(request), max_vector_length=LIMIT, max_attachment_bytes=LIMIT), request)
 
 
 @given(replies)
 def test_a_reply_comes_back_as_it_was(reply):
-    assert_same(decode_reply(encode_reply(reply), max_vector_length=LIMIT), reply)
+    assert_same(decode_reply(encode_reply(reply), max_vector_length=LIMIT, max_attachment_bytes=LIMIT), reply)
 
 
 @given(refusals)
@@ -158,7 +161,7 @@ def test_bytes_that_are_no_header_are_refused(kind, noise):
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 1},
+        {"version": 2},
         {"version": 0},
         {"kind": "greeting"},
         {"stage": "dance"},
@@ -228,6 +231,50 @@ def test_a_vector_of_another_type_shape_or_size_is_refused(vector):
     records["vector"] = vector
     with pytest.raises(BadMessage, match="vector"):
         decode_reply(records, max_vector_length=LIMIT)
+
+
+def bytes_array(data=bytes(20), *, dtype="uint8", shape=(20,), stype="raw"):
+    return Array(dtype=dtype, shape=shape, stype=stype, data=data)
+
+
+@pytest.mark.parametrize(
+    "attachment",
+    [
+        ArrayRecord({"bytes": bytes_array(dtype="int8")}),
+        ArrayRecord({"bytes": bytes_array(dtype="uint32", shape=(5,))}),
+        ArrayRecord({"bytes": bytes_array(shape=(4, 5))}),
+        ArrayRecord({"bytes": bytes_array(shape=())}),
+        ArrayRecord({"bytes": bytes_array(shape=(-20,))}),
+        ArrayRecord({"bytes": bytes_array(shape=(19,))}),
+        ArrayRecord({"bytes": bytes_array(shape=(21,))}),
+        ArrayRecord({"bytes": bytes_array(stype="numpy.ndarray")}),
+        ArrayRecord({"bytes": bytes_array(bytes(LIMIT + 1), shape=(LIMIT + 1,))}),
+        ArrayRecord({"vector": bytes_array()}),
+        ArrayRecord({"bytes": bytes_array(), "second": bytes_array()}),
+        ArrayRecord(),
+        MetricRecord({"bytes": 1}),
+        ConfigRecord({"bytes": b""}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["request", "reply"])
+def test_an_attachment_of_another_type_shape_or_size_is_refused(kind, attachment):
+    encode, message, decode = HONEST[kind]
+    records = encode(message)
+    records["attachment"] = attachment
+    with pytest.raises(BadMessage, match="attachment"):
+        decode(records, max_vector_length=LIMIT, max_attachment_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["request", "reply"])
+def test_an_attachment_is_read_only_where_one_is_expected(kind):
+    encode, message, decode = HONEST[kind]
+    records = encode(dataclasses.replace(message, attachment=b"12345"))
+    assert decode(records, max_vector_length=LIMIT, max_attachment_bytes=5).attachment == b"12345"
+    for limit in (0, 4):
+        with pytest.raises(BadMessage, match=f"5 bytes is malformed or above the limit of {limit}"):
+            decode(records, max_vector_length=LIMIT, max_attachment_bytes=limit)
+    with pytest.raises(BadMessage, match="limit of 0"):
+        decode(records, max_vector_length=LIMIT)
 
 
 @pytest.mark.parametrize(
