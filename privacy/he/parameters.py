@@ -153,6 +153,13 @@ class HeParameters:
         """One ciphertext: two polynomials, each coefficient modulo every prime."""
         return 2 * self.ring_degree * sum(self.residue_bytes)
 
+    @property
+    def most_additions(self) -> int:
+        """So many ciphertexts can be added and still decrypt: in BFV by the worst case above, in CKKS by the limit."""
+        if self.scheme == "CKKS":
+            return MAX_CKKS_CLIENTS
+        return math.prod(self.moduli) // (_FRESH_NOISE_SPAN * self.plain_modulus)
+
     def chunks(self, length: int) -> int:
         """Ciphertexts of a vector of shape (length,).
 
@@ -264,11 +271,10 @@ class HeParameters:
                 f"plain_modulus = {plain} must be a prime above 2^32 and below 2^40 that is 1 modulo "
                 f"{2 * self.ring_degree}: else sums up to 2^31 - 1 wrap or do not pack"
             )
-        largest = math.prod(self.moduli) // (_FRESH_NOISE_SPAN * plain)
-        if self.max_clients > largest:
+        if self.max_clients > self.most_additions:
             raise RangeError(
-                f"max_clients = {self.max_clients} is more than the {largest} additions that modulus_bits = "
-                f"{self.modulus_bits} decrypt without fail; lower it or raise the modulus"
+                f"max_clients = {self.max_clients} is more than the {self.most_additions} additions that "
+                f"modulus_bits = {self.modulus_bits} decrypt without fail; lower it or raise the modulus"
             )
 
     def _require_sums_that_round(self) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from secfed.config import RunConfig
 from secfed.data.cases import LABEL_MAPS
-from secfed.errors import PolicyRefusal
+from secfed.errors import ConfigError, PolicyRefusal
 from secfed.experiment.checks import class_weights_problem, require_known_phantoms
 from secfed.model import initial_model, state_layout
+from secfed.preflight.encryption import Encryption, EncryptionTime, encryption_of, time_encryption
 from secfed.preflight.quorum import Quorum, quorum_of
 from secfed.preflight.timing import MaskingTime, TrainingTime, time_masking, time_training
 from secfed.preflight.traffic import Traffic
@@ -24,6 +25,7 @@ from secfed.preflight.verdict import (
     site_verdict,
 )
 from secfed.protected_vector import vector_format
+from secfed.report.trust import TRUST
 from secfed.site_config import load_site_file
 
 NO_PRIVACY = "No differential privacy in this plan: no epsilon can be stated."
@@ -42,6 +44,8 @@ class Preflight:
     quorum: Quorum
     traffic: Traffic | None
     masking: MaskingTime | None
+    encryption: Encryption | None
+    encrypting: EncryptionTime | None
     training: TrainingTime | None
     site: SiteVerdict | None
     warnings: tuple[str, ...]
@@ -55,7 +59,9 @@ class Preflight:
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
 
-        def optional(part: ValueRange | Traffic | MaskingTime | TrainingTime | SiteVerdict | None) -> Any:
+        def optional(
+            part: ValueRange | Traffic | MaskingTime | Encryption | EncryptionTime | TrainingTime | SiteVerdict | None,
+        ) -> Any:
             return None if part is None else part.as_dict()
 
         return {
@@ -73,8 +79,11 @@ class Preflight:
             "bytes": optional(self.traffic),
             "quorum": self.quorum.as_dict(),
             "masking": optional(self.masking),
+            "encryption": optional(self.encryption),
+            "encrypting": optional(self.encrypting),
             "training": optional(self.training),
             "privacy": {"differential_privacy": False, "statement": NO_PRIVACY},
+            "trust": TRUST[self.config.protection.mode],
             "site": optional(self.site),
         }
 
@@ -97,6 +106,12 @@ def check(
     quorum = quorum_of(config)
     site = None if site_file is None else site_verdict(site_file, config, layout, quorum)
     refusals = plan_refusals(config, layout, quorum, classes=classes, of_every_site=site is None)
+    encryption = None
+    if config.protection.mode == "encrypted":
+        try:
+            encryption = encryption_of(layout, config, sites=quorum.sites)
+        except ConfigError as error:
+            refusals.append(Finding(reason=str(error), exit_code=error.exit_code))
     traffic = None
     if not refusals:
         from secfed.preflight.rehearsal import RehearsalFailed, rehearse
@@ -120,6 +135,8 @@ def check(
         quorum=quorum,
         traffic=traffic,
         masking=time_masking(entries=entries, sites=quorum.sites) if measure and masked else None,
+        encryption=encryption,
+        encrypting=time_encryption(encryption) if measure and encryption is not None else None,
         training=time_training(config) if measure and class_weights_problem(config, classes) is None else None,
         site=site,
         warnings=(*quorum.warnings(), *_range_warnings(planned), *_range_warnings(asked), *_site_warnings(site)),

@@ -8,12 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from secfed.preflight.check import NO_PRIVACY, Preflight
+from secfed.preflight.encryption import Encryption, EncryptionTime
 from secfed.preflight.quorum import Quorum
 from secfed.preflight.timing import MaskingTime, SiteTraining, TrainingTime
 from secfed.preflight.traffic import StageTraffic, Traffic, down_bytes, up_bytes
 from secfed.preflight.value_range import ValueRange
 from secfed.preflight.verdict import SiteVerdict
 from secfed.report.markup import duration, size, words
+from secfed.report.trust import TRUST
 
 _FEW_SITES = 3
 
@@ -29,11 +31,14 @@ def print_preflight(found: Preflight, console: Console) -> None:
     _range(found.value_range, console, title="Range")
     if found.value_range_asked is not None:
         _range(found.value_range_asked, console, title="Range of another cohort")
+    if found.encryption is not None:
+        _encryption(found.encryption, console)
     _traffic(found.traffic, console)
     _quorum(found.quorum, console)
     _time(found, console)
     _heading("Privacy", console)
     _say(NO_PRIVACY, console)
+    _say(TRUST[config.protection.mode], console)
     if found.site is not None:
         _site(found.site, console)
     _verdict(found, console)
@@ -55,6 +60,24 @@ def _range(found: ValueRange, console: Console, *, title: str) -> None:
     )
 
 
+def _encryption(found: Encryption, console: Console) -> None:
+    parameters = found.parameters
+    _heading(f"Encryption: {parameters.scheme}, {'exact' if found.exact else 'approximate'}", console)
+    for line in found.lines():
+        _say(line, console)
+    _say(
+        f"An upload is {found.ciphertexts:,} ciphertexts of {size(parameters.chunk_bytes)}, each for up to "
+        f"{parameters.values_per_chunk:,} of its {found.entries:,} entries: {found.entry_bytes:.1f} bytes an entry. "
+        "A sum is as large.",
+        console,
+    )
+    _say(
+        f"In memory, beside training and transport: at a site up to {size(found.site_memory_bytes)}, at the aggregator "
+        f"up to {size(found.aggregator_memory_bytes)}, whatever the number of sites.",
+        console,
+    )
+
+
 def _traffic(found: Traffic | None, console: Console) -> None:
     _heading("Bytes: one site, nobody drops out", console)
     if found is None:
@@ -69,6 +92,8 @@ def _traffic(found: Traffic | None, console: Console) -> None:
     add("first round", found.first_round)
     if found.rounds > 1:
         add("each later round", found.later_round)
+    if found.ending:
+        add("the end, once", found.ending)
     table.add_section()
     table.add_row(
         f"whole run, {found.rounds} rounds",
@@ -79,9 +104,18 @@ def _traffic(found: Traffic | None, console: Console) -> None:
     )
     console.print(table)
     stages = [stage.stage for stage in found.later_round]
+    if found.sum_bytes:
+        contents = (
+            f"{size(found.vector_bytes)} up is the encrypted vector, in whole ciphertexts, and {size(found.sum_bytes)} "
+            "down is the encrypted sum of the round before, with the first round nothing; the model does not travel"
+        )
+    else:
+        contents = (
+            f"{size(found.vector_bytes)} up is the vector, 4 bytes an entry, and {size(found.model_bytes)} down is the "
+            "model"
+        )
     _say(
-        f"Of a round, {size(found.vector_bytes)} up is the vector, 4 bytes an entry, and {size(found.model_bytes)} "
-        f"down is the model; the rest is protocol. A later round exchanges: {', '.join(stages)}.",
+        f"Of a round, {contents}; the rest is protocol. A later round exchanges: {', '.join(stages)}.",
         console,
     )
     apart = [stage.stage for stage in found.first_round if stage.stage not in stages]
@@ -104,13 +138,19 @@ def _quorum(found: Quorum, console: Console) -> None:
     table = _table("question", "sites")
     table.add_row("take part", str(found.sites))
     table.add_row("must join, min_cohort", str(found.min_cohort))
-    if found.threshold is not None:
+    if found.protection == "encrypted":
+        table.add_row("must be in every sum, threshold t", str(found.threshold))
+    elif found.threshold is not None:
         table.add_row("must stay to the end, threshold t", str(found.threshold))
     table.add_row("may drop out before uploading, all stages together", str(found.dropouts_before_upload))
     if found.dropouts_while_unmasking is not None:
         table.add_row("may be gone by the end, the former included", str(found.dropouts_while_unmasking))
         table.add_row("may help an aggregator that lies, below 2t - n", _at_most(found.colluding_with_active))
         table.add_row("may help one that only looks, below t", _at_most(found.colluding_with_curious))
+    elif found.protection == "encrypted":
+        table.add_row("it takes to open a sum", "1")
+        table.add_row("may work with the aggregator: each reads every update", "0")
+    if found.colluding_while_two_remain is not None:
         table.add_row("may pool what they know while 2 others stay in the sum", str(found.colluding_while_two_remain))
     console.print(table)
 
@@ -121,10 +161,12 @@ def _at_most(count: int | None) -> str:
 
 def _time(found: Preflight, console: Console) -> None:
     _heading("Time, an estimate for this machine", console)
-    if found.masking is None and found.training is None:
+    if found.masking is None and found.encrypting is None and found.training is None:
         _say("Not measured.", console)
     if found.masking is not None:
         _masking(found.masking, console)
+    if found.encrypting is not None:
+        _encrypting(found.encrypting, console)
     if found.training is not None:
         _training(found.training, console)
 
@@ -135,6 +177,17 @@ def _masking(found: MaskingTime, console: Console) -> None:
     _say(
         f"Masking takes a site {_short(found.seconds)} of keystream a round, and the aggregator as long: "
         f"{found.streams} streams over {found.entries:,} entries{part}. Hashes and signatures come on top.",
+        console,
+    )
+
+
+def _encrypting(found: EncryptionTime, console: Console) -> None:
+    whole = found.measured_ciphertexts == found.ciphertexts
+    part = "" if whole else f", scaled from {found.measured_ciphertexts} ciphertexts to {found.ciphertexts:,}"
+    _say(
+        f"Encryption takes a site {_short(found.encrypt_seconds)} a round, and decrypting the sum before "
+        f"{_short(found.decrypt_seconds)}. The aggregator adds an upload in {_short(found.add_seconds)} and all of a "
+        f"round in {_short(found.aggregator_seconds)}{part}. Hashes and signatures come on top.",
         console,
     )
 

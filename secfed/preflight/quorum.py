@@ -1,23 +1,29 @@
 """How many sites a round needs, how many may drop out, and how many may collude: the numbers behind the threshold.
 
 Computed by whoever plans a run. Sources: Bonawitz et al. 2017 (eprint 2017/281), section 4, for dropouts and a curious
-aggregator; `privacy.secagg.threshold` for an active one. It says nothing about what the sum itself reveals.
+aggregator; `privacy.secagg.threshold` for an active one; `privacy.he.protocol` for encrypted runs, where no number of
+sites may help the aggregator. It says nothing about what the sum itself reveals.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from privacy.secagg.threshold import default_threshold, small_cohort_warning
-from secfed.config import RunConfig
+from privacy.secagg.threshold import default_threshold
+from secfed.config import ProtectionMode, RunConfig
+from secfed.report.trust import cohort_warning
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quorum:
-    """The quorum of one cohort; in plain mode `threshold` and the numbers of colluding sites are None."""
+    """The quorum of one cohort; in plain mode `threshold` and the numbers of colluding sites are None.
+
+    In an encrypted run `threshold` is the minimum of sites in every sum.
+    """
 
     sites: int
     min_cohort: int
     threshold: int | None
+    protection: ProtectionMode = "masked"
 
     @property
     def needed(self) -> int:
@@ -31,17 +37,21 @@ class Quorum:
 
     @property
     def dropouts_while_unmasking(self) -> int | None:
-        """Sites, those gone before included, whose answers the last stage can do without."""
-        return None if self.threshold is None else self.sites - self.threshold
+        """Sites, those gone before included, whose answers the last stage can do without; None where there is none."""
+        return self.sites - self.threshold if self.threshold is not None and self.protection == "masked" else None
 
     @property
     def colluding_with_active(self) -> int | None:
-        """Sites that may help an aggregator that lies, n_c < 2 t - n; below 0 where even none may."""
+        """Sites that may help an aggregator that lies, n_c < 2 t - n; below 0 where even none may. Encrypted: none."""
+        if self.protection == "encrypted":
+            return 0
         return None if self.threshold is None else 2 * self.threshold - self.sites - 1
 
     @property
     def colluding_with_curious(self) -> int | None:
-        """Sites that may help an aggregator that only looks, n_c < t: the masks stay closed."""
+        """Sites that may help an aggregator that only looks, n_c < t: the masks stay closed. Encrypted: none."""
+        if self.protection == "encrypted":
+            return 0
         return None if self.threshold is None else self.threshold - 1
 
     @property
@@ -67,7 +77,7 @@ class Quorum:
         if self.threshold is None:
             found.append("Plain mode: the aggregator can read every update. Nothing hides a site from it.")
         else:
-            small = small_cohort_warning(self.sites)
+            small = cohort_warning(self.protection, self.sites)
             found += [] if small is None else [small]
         if self.dropouts_before_upload == 0:
             found.append(f"No site may drop out: every round needs all {self.sites}.")
@@ -78,7 +88,9 @@ def quorum_of(config: RunConfig) -> Quorum:
     """The quorum of a run with all its sites."""
     sites = len(config.sites)
     threshold = None
-    if config.protection.mode == "masked":
-        # One site alone has no threshold; that it cannot run masked is refused elsewhere.
+    if config.protection.mode != "plain":
+        # One site alone has no threshold; that it cannot run so is refused elsewhere.
         threshold = config.protection.threshold or (default_threshold(sites) if sites > 1 else 1)
-    return Quorum(sites=sites, min_cohort=config.federation.min_cohort, threshold=threshold)
+    return Quorum(
+        sites=sites, min_cohort=config.federation.min_cohort, threshold=threshold, protection=config.protection.mode
+    )

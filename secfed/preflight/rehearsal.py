@@ -29,8 +29,9 @@ from secfed.config import (
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import RoundAborted, SecfedError
 from secfed.parameters import ParameterLayout
+from secfed.preflight.encryption import message_bytes
 from secfed.preflight.traffic import StageTraffic, Traffic
-from secfed.protected_vector import vector_format
+from secfed.protected_vector import encryption_parameters, vector_format
 from secfed.torch_threads import one_torch_thread
 
 MOST_SITES = 8
@@ -39,6 +40,9 @@ MOST_SITES = 8
 _EXTRAPOLATED_FROM = (4, 6, 8)
 _ROUNDS = 3  # the first brings the confirmations, the last may have no next round to prepare; one stands for the others
 _SHAPE = (8, 8, 2)
+_SEALED_KEY = (("offer", "up"), ("take", "down"))
+"""Here one sealed key goes up, or one comes down to each other site: the sum over all sites is a polynomial of their
+number, and the mean is not."""
 _Counts = dict[tuple[int, str, str], float]
 
 
@@ -56,7 +60,10 @@ def rehearse(config: RunConfig, layout: ParameterLayout) -> Traffic:
     sizes = (sites,) if sites <= MOST_SITES else _EXTRAPOLATED_FROM
     measured = {size: _mean_bytes_per_site(config, layout, size) for size in sizes}
     last = measured[sizes[-1]]
-    counts = {key: _extrapolate({size: found[key] for size, found in measured.items()}, sites) for key in last}
+    counts = {
+        key: _extrapolate({size: found[key] for size, found in measured.items()}, sites, totals=key[1:] in _SEALED_KEY)
+        for key in last
+    }
     # Keys stand in the order of the exchanges; a stage has both directions.
     stages = list(dict.fromkeys((number, stage) for number, stage, _ in counts))
     rounds = min(_ROUNDS, config.federation.rounds)
@@ -68,21 +75,34 @@ def rehearse(config: RunConfig, layout: ParameterLayout) -> Traffic:
             if found == number
         )
 
+    encrypted = config.protection.mode == "encrypted"
     return Traffic(
         sites=sites,
         rounds=config.federation.rounds,
         measured_with=sizes,
-        vector_bytes=4 * vector_format(layout, config, cohort_size=sites).length,
-        model_bytes=4 * layout.size,
+        vector_bytes=_vector_bytes(layout, config, sites=sites),
+        model_bytes=0 if encrypted else 4 * layout.size,
         setup=of(0),
         rehearsed=tuple(of(number) for number in range(1, rounds + 1)),
+        ending=of(rounds + 1),
+        sum_bytes=_vector_bytes(layout, config, sites=sites) if encrypted else 0,
     )
 
 
-def _extrapolate(points: Mapping[int, float], sites: int) -> float:
-    """The polynomial through the points, at `sites` (Lagrange); one point stands for itself."""
+def _vector_bytes(layout: ParameterLayout, plan: TrainingPlan, *, sites: int) -> int:
+    """One upload as it travels: 4 bytes an entry, or whole ciphertexts."""
+    slots = vector_format(layout, plan, cohort_size=sites)
+    if plan.protection.mode != "encrypted":
+        return 4 * slots.length
+    return message_bytes(encryption_parameters(slots, plan.protection), slots.length)
+
+
+def _extrapolate(points: Mapping[int, float], sites: int, *, totals: bool) -> float:
+    """The polynomial through the points, or their totals, at `sites` (Lagrange); one point stands for itself."""
     return sum(
-        value * float(np.prod([(sites - other) / (size - other) for other in points if other != size]))
+        value
+        * (size / sites if totals else 1)
+        * float(np.prod([(sites - other) / (size - other) for other in points if other != size]))
         for size, value in points.items()
     )
 
@@ -137,18 +157,23 @@ def _mean_bytes_per_site(config: RunConfig, layout: ParameterLayout, sites: int)
 def _at_real_size(
     counts: _Counts, config: RunConfig, layout: ParameterLayout, *, small: TrainingPlan, small_layout: ParameterLayout
 ) -> _Counts:
-    """Exchange what depends on the network: vectors, 4 bytes an entry, and the plan and layout that sites agree to."""
+    """Exchange what depends on the network: vectors and sums, and the plan and layout that sites agree to."""
     clients = len(config.sites)
-    uploaded = vector_format(layout, config, cohort_size=clients).length
-    uploaded -= vector_format(small_layout, small, cohort_size=clients).length
+    uploaded = _vector_bytes(layout, config, sites=clients) - _vector_bytes(small_layout, small, sites=clients)
     offered = len(config.plan().model_dump_json()) + len(layout.to_json())
     offered -= len(small.model_dump_json()) + len(small_layout.to_json())
-    more = {
-        ("train", "up"): 4 * uploaded,
-        ("train", "down"): 4 * (layout.size - small_layout.size),
-        ("join", "down"): offered,
-    }
-    return {(number, stage, way): value + more.get((stage, way), 0) for (number, stage, way), value in counts.items()}
+    more = {("train", "up"): uploaded, ("join", "down"): offered}
+    if config.protection.mode == "encrypted":
+        more |= {("train", "down"): uploaded, ("end", "down"): uploaded}
+    else:
+        more[("train", "down")] = 4 * (layout.size - small_layout.size)
+
+    def real(number: int, stage: str, way: str) -> float:
+        # What comes down in an encrypted run is the sum of the round before, and before the first there is none.
+        nothing_yet = config.protection.mode == "encrypted" and (number, stage, way) == (1, "train", "down")
+        return 0 if nothing_yet else more.get((stage, way), 0)
+
+    return {key: value + real(*key) for key, value in counts.items()}
 
 
 def _in_miniature(config: RunConfig, *, data: Path, sites: int) -> RunConfig:

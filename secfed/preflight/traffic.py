@@ -22,8 +22,10 @@ class StageTraffic:
 class Traffic:
     """What a run sends where no site drops out.
 
-    `rehearsed` holds the exchanges of rounds 1, 2 and the last, fewer where the run has fewer. `vector_bytes` is the
-    masked vector on its way up and `model_bytes` the global model on its way down; both are part of stage "train".
+    `rehearsed` holds the exchanges of rounds 1, 2 and the last, fewer where the run has fewer; `ending` those after the
+    last round, which encrypted runs have. `vector_bytes` is the vector on its way up, masked or in ciphertexts, and
+    `model_bytes` the global model on its way down; both are part of stage "train". In an encrypted run `sum_bytes`, the
+    encrypted sum of the round before, comes down instead, with every round but the first and with the end.
     `measured_with` says with how many sites the messages were measured; more than one number means extrapolated.
     """
 
@@ -34,6 +36,8 @@ class Traffic:
     model_bytes: int
     setup: tuple[StageTraffic, ...]
     rehearsed: tuple[tuple[StageTraffic, ...], ...]
+    ending: tuple[StageTraffic, ...] = ()
+    sum_bytes: int = 0
 
     @property
     def first_round(self) -> tuple[StageTraffic, ...]:
@@ -47,19 +51,19 @@ class Traffic:
 
     @property
     def up_bytes_per_run(self) -> float:
-        """One site, setup and all rounds."""
+        """One site, setup, all rounds and the end."""
         return self._per_run(up_bytes)
 
     @property
     def down_bytes_per_run(self) -> float:
-        """One site, setup and all rounds."""
+        """One site, setup, all rounds and the end."""
         return self._per_run(down_bytes)
 
     @property
     def exchanges_per_run(self) -> int:
-        """Requests that the aggregator waits for, setup and all rounds."""
+        """Requests that the aggregator waits for, setup, all rounds and the end."""
         repeated = (self.rounds - len(self.rehearsed)) * len(self.later_round)
-        return len(self.setup) + sum(map(len, self.rehearsed)) + repeated
+        return len(self.setup) + sum(map(len, self.rehearsed)) + repeated + len(self.ending)
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -76,10 +80,12 @@ class Traffic:
             "measured_with_sites": list(self.measured_with),
             "vector_up_bytes": self.vector_bytes,
             "model_down_bytes": self.model_bytes,
+            "sum_down_bytes": self.sum_bytes,
             "per_site": {
                 "setup": totals(self.setup),
                 "first_round": totals(self.first_round),
                 "later_round": totals(self.later_round),
+                "ending": totals(self.ending),
                 "run": {
                     "exchanges": self.exchanges_per_run,
                     "up_bytes": round(self.up_bytes_per_run),
@@ -92,7 +98,7 @@ class Traffic:
 
     def _per_run(self, total: Callable[[tuple[StageTraffic, ...]], float]) -> float:
         repeated = (self.rounds - len(self.rehearsed)) * total(self.later_round)
-        return total(self.setup) + sum(map(total, self.rehearsed)) + repeated
+        return total(self.setup) + sum(map(total, self.rehearsed)) + repeated + total(self.ending)
 
 
 def up_bytes(stages: tuple[StageTraffic, ...]) -> float:

@@ -18,6 +18,11 @@ from secfed.parameters import ParameterLayout
 from secfed.preflight.quorum import Quorum
 from secfed.site_config import SiteFile, SitePolicy
 
+_SPLIT = {
+    "masked": "open single updates",
+    "encrypted": "split the sites into two groups that step on different sums",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -84,17 +89,21 @@ def plan_refusals(
     weights = class_weights_problem(config, classes)
     if weights is not None:
         reasons.append(weights)
-    active = quorum.colluding_with_active
+    mode = config.protection.mode
     if quorum.sites < 2 and quorum.threshold is not None:
-        reasons.append("one site alone cannot be masked: the sum is its update; add sites or use mode = 'plain'")
-    elif active is not None and active < 0:
+        reasons.append(f"one site alone cannot be {mode}: the sum is its update; add sites or use mode = 'plain'")
+    elif quorum.threshold is not None and 2 * quorum.threshold <= quorum.sites:
         reasons.append(
             f"protection.threshold = {quorum.threshold} of {quorum.sites} sites is refused by every site: "
-            f"at least {quorum.sites // 2 + 1} are needed, or an aggregator that lies could open single updates"
+            f"at least {quorum.sites // 2 + 1} are needed, or an aggregator that lies could {_SPLIT[mode]}"
         )
     elif of_every_site:
         # `secfed run` gives its own sites this policy (secfed.experiment.provision).
-        policy = SitePolicy(protection=(config.protection.mode,), min_cohort=config.federation.min_cohort)
+        policy = SitePolicy(
+            protection=(mode,),
+            encryption_schemes=(config.protection.scheme,),
+            min_cohort=config.federation.min_cohort,
+        )
         reasons += [
             f"the sites that `secfed run` makes: {reason}"
             for reason in policy_refusals(policy, config, layout, threshold=quorum.threshold)

@@ -15,8 +15,8 @@ TRUST = {
     "masked": "Masking trusts no single site: fewer than a third of the sites, together with the aggregator, learn no "
     "single update of another. The aggregator learns the sum of every round, and with it the model.",
     "encrypted": "Encryption trusts the aggregator with nothing but availability, and every site with everything: any "
-    "one site that works with the aggregator can read every update of every site and every round. Masking is the other "
-    "way round.",
+    "one site that works with the aggregator can read every update of every site and every round. Masking withstands "
+    "that one site, and shows the aggregator every sum.",
     "plain": "Plain mode trusts the aggregator with every update.",
 }
 

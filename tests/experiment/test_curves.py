@@ -1,4 +1,4 @@
-"""What an encrypted run shows of itself: curves from the sites' books, a flat upload, and the same figures as masked."""
+"""What an encrypted run shows of itself: curves from the sites' books, a flat upload, and the figures of masked."""
 
 import functools
 import json

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_federation import config, journal, provision, train, tree
 
+from privacy.errors import RangeError
 from privacy.fixed_point import decode_sum, encode
+from privacy.he.evaluator import CiphertextSum
+from privacy.he.key_holder import GroupKey
+from privacy.he.parameters import HeParameters
 from privacy.streams import Keystream
 from secfed import cli
 from secfed.config import FederationConfig, TrainingPlan
@@ -20,6 +26,7 @@ from secfed.errors import ConfigError, RoundAborted
 from secfed.model import initial_model, state_layout
 from secfed.parameters import ParameterLayout, TensorSpec
 from secfed.preflight import rehearsal
+from secfed.preflight.encryption import encryption_of, time_encryption
 from secfed.preflight.quorum import Quorum
 from secfed.preflight.rehearsal import rehearse
 from secfed.preflight.timing import time_masking, time_training
@@ -154,14 +161,18 @@ def test_a_coarse_range_is_warned_of(preflight, tmp_path):
 # Bytes
 
 
-@pytest.mark.parametrize("mode", ["masked", "plain"])
-def test_bytes_and_exchanges_are_those_that_a_real_run_counts(scans, tmp_path, mode):
+@pytest.mark.parametrize(
+    "protection",
+    [{"mode": "masked"}, {"mode": "plain"}, {"mode": "encrypted"}, {"mode": "encrypted", "scheme": "ckks"}],
+    ids=["masked", "plain", "bfv", "ckks"],
+)
+def test_bytes_and_exchanges_are_those_that_a_real_run_counts(scans, tmp_path, protection):
     run_config = config(
         scans,
-        model={"channels": [4, 8, 8]},
+        model={"channels": [8, 16, 16]},
         training={"patch_size": [16, 16], "optimizer_state": "average"},
         federation={"rounds": 4},
-        protection={"mode": mode},
+        protection=protection,
     )
     found = rehearse(run_config, layout_of(run_config))
     job = provision(tmp_path, run_config)
@@ -175,6 +186,43 @@ def test_bytes_and_exchanges_are_those_that_a_real_run_counts(scans, tmp_path, m
         real = sum(entry[counted] for entry in rounds) / 4
         assert predicted == pytest.approx(real, rel=0.002)
         assert predicted > 4 * 4 * layout_of(run_config).size
+
+
+def test_an_encrypted_round_is_one_exchange_in_which_the_sum_before_comes_down(scans):
+    encrypted = config(
+        scans,
+        model={"channels": [8, 16, 16]},
+        training={"optimizer_state": "average"},
+        protection={"mode": "encrypted"},
+        federation={"rounds": 9},
+    )
+    found = rehearse(encrypted, layout_of(encrypted))
+    slots = vector_format(layout_of(encrypted), encrypted, cohort_size=4)
+    ciphertexts = HeParameters.exact(max_clients=4).chunks(slots.length)
+    assert ciphertexts > 1
+    assert found.vector_bytes == found.sum_bytes == pytest.approx(ciphertexts * 49152, abs=200)
+    assert [len(found.setup), len(found.first_round), len(found.later_round), len(found.ending)] == [5, 1, 1, 2]
+    [first], [later] = found.first_round, found.later_round
+    assert first.down_bytes < found.sum_bytes < later.down_bytes
+    assert later.up_bytes == pytest.approx(found.vector_bytes, abs=2000)
+    assert later.down_bytes == pytest.approx(found.sum_bytes, abs=4000)
+    assert found.model_bytes == 0
+    assert found.exchanges_per_run == 5 + 9 + 2
+
+
+def test_the_sealed_key_of_a_large_cohort_is_not_extrapolated_as_if_every_site_sent_it(monkeypatch, tmp_path):
+    six = config(tmp_path, sites=sites(6), federation={"rounds": 1}, protection={"mode": "encrypted"})
+    layout = layout_of(six)
+    monkeypatch.setattr(rehearsal, "MOST_SITES", 5)
+    monkeypatch.setattr(rehearsal, "_EXTRAPOLATED_FROM", (3, 4, 5))
+    extrapolated = rehearse(six, layout)
+    monkeypatch.setattr(rehearsal, "MOST_SITES", 6)
+    measured = rehearse(six, layout)
+    assert (extrapolated.measured_with, measured.measured_with) == ((3, 4, 5), (6,))
+    for one, other in zip(extrapolated.setup, measured.setup, strict=True):
+        assert one.stage == other.stage
+        assert one.up_bytes == pytest.approx(other.up_bytes, rel=0.001)
+        assert one.down_bytes == pytest.approx(other.down_bytes, rel=0.001)
 
 
 def test_masking_takes_at_most_three_exchanges_a_round_after_the_setup_and_plain_takes_one(scans):
@@ -249,11 +297,26 @@ def test_small_cohorts_are_told_what_masking_does_not_hide(preflight, tmp_path, 
         ({"protection": {"threshold": 2}}, ["threshold = 2 of 4 sites is refused by every site", "at least 3"]),
         ({"sites": sites(5), "protection": {"threshold": 3}}, ["threshold 3 of 5 sites, but 4 is the least"]),
         ({"sites": sites(1), "federation": {"min_cohort": 1}}, ["one site alone cannot be masked"]),
+        (
+            {"sites": sites(1), "federation": {"min_cohort": 1}, "protection": {"mode": "encrypted"}},
+            ["one site alone cannot be encrypted"],
+        ),
+        (
+            {"protection": {"mode": "encrypted", "threshold": 2}},
+            ["threshold = 2 of 4 sites", "at least 3", "split the sites into two groups"],
+        ),
+        (
+            {"sites": sites(1025), "protection": {"mode": "encrypted", "scheme": "ckks"}},
+            ["protection.scheme = 'ckks' with 1025 sites", "at most 1024"],
+        ),
         ({"federation": {"min_cohort": 1}}, ["min_cohort = 1 must be at least 2"]),
         ({"federation": {"rounds": 10_001}}, ["10001 rounds", "allows 10000"]),
         ({"training": {"class_weights": [1.0, 2.0]}}, ["class_weights has 2 numbers", "9 classes"]),
     ],
-    ids=["t at most n/2", "t below the default", "one site", "min_cohort", "rounds", "class weights"],
+    ids=[
+        *("t at most n/2", "t below the default", "one site", "one encrypted site", "encrypted t at most n/2", "CKKS"),
+        *("min_cohort", "rounds", "class weights"),
+    ],
 )
 def test_a_plan_that_sites_would_refuse_ends_with_the_configuration_s_exit_code(preflight, tmp_path, changes, words):
     code, out, err = preflight(write(tmp_path, **changes), "--json")
@@ -290,6 +353,34 @@ def test_a_site_that_would_refuse_is_told_so_with_exit_code_5(preflight, tmp_pat
     assert "It would refuse" in out
     assert words in out
     assert "Ready" not in out
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+@pytest.mark.parametrize(
+    ("scheme", "policy", "words"),
+    [
+        ("bfv", {}, "allows only ['masked']"),
+        ("ckks", {"protection": ("masked", "encrypted")}, "protection.scheme = 'ckks', but this site's policy allows"),
+        ("bfv", {"protection": ("encrypted",), "encryption_schemes": ("ckks",)}, "allows only ['ckks']"),
+        ("bfv", {"protection": ("encrypted",), "min_threshold": 4}, "threshold 3 of 4 sites, but 4 is the least"),
+        ("bfv", {"protection": ("encrypted",)}, None),
+        ("ckks", {"protection": ("encrypted",), "encryption_schemes": ("bfv", "ckks")}, None),
+    ],
+    ids=["by default", "ckks by default", "bfv not allowed", "threshold", "bfv allowed", "ckks allowed"],
+)
+def test_a_site_takes_part_in_encrypted_runs_where_its_policy_says_so(preflight, tmp_path, scheme, policy, words):
+    path = write(tmp_path, protection={"mode": "encrypted", "scheme": scheme})
+    folder = site_folder(tmp_path / "site", **policy)
+    code, out, _ = preflight(path, "--site", folder, "--json")
+    assert code == (0 if words is None else 5)
+    refusals = json.loads(out)["site"]["refusals"]
+    assert (refusals == []) if words is None else words in refusals[0]
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+@pytest.mark.parametrize("scheme", ["bfv", "ckks"])
+def test_sites_that_a_run_makes_accept_its_own_scheme(preflight, tmp_path, scheme):
+    assert preflight(write(tmp_path, protection={"mode": "encrypted", "scheme": scheme}))[0] == 0
 
 
 @pytest.mark.usefixtures("no_rehearsal")
@@ -345,7 +436,110 @@ def test_a_missing_file_is_named(preflight, tmp_path):
     assert "nothing.toml: no such file" in err
 
 
+# Encryption
+
+
+def extremes(found, sign):
+    """Every entry of every site at the end of its range."""
+    return np.full(found.entries, sign * (found.largest_sum // found.sites), np.int32).view(np.uint32)
+
+
+@pytest.mark.parametrize("scheme", ["bfv", "ckks"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_what_preflight_says_of_a_scheme_holds_for_vectors_at_the_ends_of_their_range(scheme, sign):
+    plan = TrainingPlan.model_validate({"protection": {"mode": "encrypted", "scheme": scheme}})
+    found = encryption_of(TINY, plan, sites=3)
+    key = GroupKey.generate(found.parameters)
+    total = CiphertextSum.create(parameters=found.parameters, fingerprint=key.fingerprint, length=found.entries)
+    names = ["a", "b", "c"]
+    for name in names:
+        upload = key.encrypt(extremes(found, sign), contributor=name, context=b"test")
+        assert len(upload) == found.message_bytes
+        total.add(upload, contributor=name)
+    words = key.decrypt_sum(total.total(), length=found.entries, contributors=names, context=b"test")
+    assert set(words.view(np.int32).tolist()) == {sign * 3 * (found.largest_sum // 3)}
+    assert found.exact == (scheme == "bfv")
+    assert "cannot fail" in found.lines()[1] or scheme == "ckks"
+
+
+def test_the_largest_number_of_sites_is_that_which_the_parameters_accept():
+    found = encryption_of(TINY, TrainingPlan.model_validate({"protection": {"mode": "encrypted"}}), sites=4)
+    assert replace(found.parameters, max_clients=found.most_sites).most_additions == found.most_sites
+    with pytest.raises(RangeError):
+        replace(found.parameters, max_clients=found.most_sites + 1)
+
+
+def test_the_protocol_holds_no_more_memory_than_preflight_says():
+    layout = ParameterLayout((TensorSpec("weight", (300_000,), "parameter"),))
+    found = encryption_of(layout, TrainingPlan.model_validate({"protection": {"mode": "encrypted"}}), sites=2)
+    key = GroupKey.generate(found.parameters)
+    words = np.zeros(found.entries, np.uint32)
+    uploads = {name: key.encrypt(words, contributor=name, context=b"test") for name in ("a", "b")}
+    before = bytes(found.message_bytes)
+
+    def peak(act):
+        tracemalloc.start()
+        act()
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return held
+
+    def add():
+        total = CiphertextSum.create(parameters=found.parameters, fingerprint=key.fingerprint, length=found.entries)
+        for name, upload in uploads.items():
+            total.add(upload, contributor=name)
+        return total.total()
+
+    site = peak(lambda: key.encrypt(words, contributor="c", context=b"test")) + words.nbytes + len(before)
+    aggregator = peak(add) + len(uploads["a"]) + len(before)
+    # The temporaries of a block of ciphertexts come on top; they do not grow with the model.
+    for held, said in ((site, found.site_memory_bytes), (aggregator, found.aggregator_memory_bytes)):
+        assert 0.9 * said < held < 1.1 * said
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_the_page_of_an_encrypted_plan_says_why_sums_are_right_and_whom_to_trust(preflight, tmp_path):
+    path = write(tmp_path, protection={"mode": "encrypted"})
+    code, out, _ = preflight(path)
+    text = " ".join(out.split())
+    assert code == 0
+    for words in (
+        "Encryption: BFV, exact",
+        "Decryption cannot fail",
+        "No sum wraps: 4 sites reach at most",
+        "ciphertexts of 49.15 kB",
+        "must be in every sum, threshold t 3",
+        "may work with the aggregator: each reads every update 0",
+        "any one site that works with the aggregator can read every update",
+        "Every site reads the sum over 4 sites",
+    ):
+        assert words in text, words
+    assert "keystream" not in text
+    said = json.loads(preflight(path, "--json")[1])
+    assert said["encryption"]["exact"] is True
+    assert said["encryption"]["largest_sum"] == said["range"]["worst_integer"] < said["encryption"]["plain_modulus"] / 2
+    assert said["quorum"]["colluding_with_curious_aggregator"] == 0
+    assert said["trust"] in text
+    approximate = " ".join(preflight(write(tmp_path, protection={"mode": "encrypted", "scheme": "ckks"}))[1].split())
+    assert "Encryption: CKKS, approximate" in approximate
+    assert "rounded to integers" in approximate
+    assert "cannot fail" not in approximate
+
+
 # Time
+
+
+def test_encryption_time_is_scaled_by_whole_ciphertexts():
+    plan = TrainingPlan.model_validate({"protection": {"mode": "encrypted"}})
+    small = time_encryption(encryption_of(TINY, plan, sites=2))
+    layout = ParameterLayout((TensorSpec("weight", (4092 * 640,), "parameter"),))
+    large = time_encryption(encryption_of(layout, plan, sites=10))
+    assert (small.ciphertexts, small.measured_ciphertexts) == (1, 1)
+    assert (large.ciphertexts, large.measured_ciphertexts) == (641, 64)
+    for seconds in ("encrypt_seconds", "decrypt_seconds", "add_seconds"):
+        assert 0 < getattr(small, seconds) < getattr(large, seconds)
+    assert large.aggregator_seconds == 10 * large.add_seconds
+    assert large.as_dict()["aggregator_seconds"] == large.aggregator_seconds
 
 
 def test_masking_time_grows_with_entries_and_sites():
@@ -392,11 +586,13 @@ def test_the_json_object_has_its_keys_and_nothing_is_left_behind(preflight, monk
     assert set(said) == {
         *("config", "name", "ready", "exit_code", "refusals", "warnings", "protection", "sites", "rounds"),
         *("parameters", "range", "range_asked", "bytes", "quorum", "masking", "training", "privacy", "site"),
+        *("encryption", "encrypting", "trust"),
     }
+    assert said["encryption"] is said["encrypting"] is None
     assert said["masking"] is said["training"] is said["site"] is said["range_asked"] is None
     assert said["ready"] is True
     per_site = said["bytes"]["per_site"]
-    assert set(per_site) == {"setup", "first_round", "later_round", "run"}
+    assert set(per_site) == {"setup", "first_round", "later_round", "ending", "run"}
     train_stage = next(stage for stage in per_site["later_round"]["stages"] if stage["stage"] == "train")
     assert train_stage["up_bytes"] > said["bytes"]["vector_up_bytes"]
     assert list(temporary.iterdir()) == []
