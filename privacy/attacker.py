@@ -2,9 +2,10 @@
 
 The attacker decides whether one patient took part, knows everything else, and sees every release. For such a test
 TPR <= delta(epsilon) + e^epsilon FPR holds at every epsilon, and so does its dual for the errors (Wasserman and Zhou
-2010; Kairouz, Oh and Viswanath 2015). The caps of record take the best epsilon of the composed curve. Beside them stand
-the cap from the one pair (epsilon, delta), which holds for any mechanism with that pair and is much weaker, and the one
-of the Gaussian mechanism with that pair, which is familiar and no bound for any other mechanism.
+2010; Kairouz, Oh and Viswanath 2015). The caps of record take the best epsilon of the composed curve, with
+the larger delta of both directions, so that they hold whichever of the two hypotheses counts as the alarm. Beside them
+stand the cap from the one pair (epsilon, delta), which holds for any mechanism with that pair and is much weaker, and
+that of the Gaussian mechanism with that pair, which is familiar and no bound for any other mechanism.
 """
 
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ class AttackerCaps:
     def sentence(self) -> str:
         """The cap in words, for a report or a board."""
         return (
-            f"An attacker who accepts {self.fpr:.3g} false alarms per patient asked about "
-            f"({100 * self.fpr:g} %) finds at most {100 * self.tpr:.1f} % of the patients who took part."
+            f"An attacker who accepts {100 * self.fpr:g} % false alarms finds at most {100 * self.tpr:.1f} % of the "
+            "patients who took part."
         )
 
 

@@ -31,7 +31,7 @@ ACCOUNTANT = f"PLD (dp-accounting {importlib.metadata.version('dp-accounting')})
 
 # Losses lie on a grid of step 1e-4 times a power of two, so that a coarser grid is part of a finer one.
 _INTERVAL = 1e-4
-_LARGEST_STEP_SIZE = 1 << 15
+_LARGEST_STEP_SIZE = 1 << 16
 _LARGEST_SIZE = 1 << 18
 # A grid of this part of a step's standard deviation adds 1e-4 to its variance, and half of that to epsilon.
 _GRID_STEPS_PER_DEVIATION = 50

@@ -16,7 +16,7 @@ from privacy.errors import MisuseError
 from secfed.errors import ConfigError
 
 NOT_A_RUN = (
-    "This prices a plan. It holds for a training that samples patients at random, clips each one's contribution and adds "
+    "This prices a plan. It holds for a training that samples patients at random, clips what each contributes and adds "
     "that noise; no run of this version does."
 )
 
@@ -144,8 +144,8 @@ def print_spend(found: Spend, console: Console, *, noise_multiplier: float | Non
     console.print()
     caps = found.attacker(0.01)
     ways = Table(box=None, pad_edge=False)
-    ways.add_column("attacker's best")
-    ways.add_column("found at 1 % false alarms", justify="right")
+    ways.add_column("attacker's best", no_wrap=True)
+    ways.add_column("found at 1 %", justify="right")
     ways.add_column("AUC", justify="right")
     ways.add_column("is")
     for name, tpr, auc, kind in (
