@@ -7,7 +7,6 @@ patient for another is leaving one out and taking one in, so it may change the s
 It tries the lot that it is given. That other lots obey the bound follows from privacy.clipped_sum, not from here.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,11 +35,14 @@ def check_sensitivity(backend: PatientGradients, lot: Sequence[Patient]) -> Sens
         PrivacyError: a patient changed the sum by more than the clip norm, or the sum is not finite.
     """
     whole = backend.sum(lot)
+    if not np.isfinite(whole.vector).all():
+        raise PrivacyError("the sum over the whole lot is not finite: a patient was added without clipping")
     worst, who = 0.0, 0
     for index in range(len(lot)):
         rest = backend.sum([*lot[:index], *lot[index + 1 :]])
         change = float(np.linalg.norm(whole.vector - rest.vector))
-        if not math.isfinite(change) or change > whole.clip_norm:
+        # A sum that stops being a number is a change, too.
+        if not change <= whole.clip_norm:
             raise PrivacyError(
                 f"patient {index} of the lot changed the sum by {change}, more than clip_norm = {whole.clip_norm}: "
                 "noise that is scaled to the clip norm does not cover this"

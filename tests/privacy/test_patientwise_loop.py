@@ -1,4 +1,4 @@
-"""The loop over patients: the sum that it gives is the sum of clipped gradients of single patients, however computed."""
+"""The loop over patients: it gives the sum of clipped gradients of single patients, however computed."""
 
 import weakref
 
