@@ -3,10 +3,11 @@
 import functools
 import json
 
+import numpy as np
 import pytest
 import tomli_w
 from command_line import call
-from small_federation import config, journal, provision, train, tree
+from small_federation import config, journal, last_state, provision, train, tree
 
 from clients.books import ROUNDS, Books
 from clients.site import Site
@@ -46,6 +47,12 @@ def test_the_curves_of_an_encrypted_run_are_those_of_the_masked_run(encrypted, m
         ("validation_dice", "MR"),
     }
     assert [point.round for point in found if point.metric == "train_loss"] == [1, 2, 3]
+
+
+def test_the_model_of_an_encrypted_run_is_that_of_the_masked_run_bit_for_bit(encrypted, masked):
+    one, other = last_state(encrypted), last_state(masked)
+    np.testing.assert_array_equal(one.model, other.model)
+    np.testing.assert_array_equal(one.momentum, other.momentum)
 
 
 def test_a_round_that_one_site_missed_stands_in_the_books_of_the_others(encrypted, tmp_path):
