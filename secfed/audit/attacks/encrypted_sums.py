@@ -142,7 +142,7 @@ def key_reactions(target: Target, seed: int) -> Finding:
     published = group.play()
     victim = group.names[seed % 4]
     edge = group.parameters.moduli[0] // (2 * group.parameters.plain_modulus)
-    pushes = [edge + 4 * MAX_FAILED_SUMS - step for step in range(3 * MAX_FAILED_SUMS)]
+    pushes = [edge + 6 * MAX_FAILED_SUMS - step for step in range(3 * MAX_FAILED_SUMS)]
     refused = silent = 0
     for number, push in enumerate(pushes):
         if number == len(pushes) // 2:
