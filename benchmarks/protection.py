@@ -71,11 +71,6 @@ class Cost:
     end: Phase
     peak: int | None
 
-    @property
-    def training(self) -> float:
-        """CPU seconds that all sites train in one round, the middle one."""
-        return statistics.median(self.run.training)
-
 
 def main() -> None:
     """Train, compare and publish."""
@@ -167,6 +162,7 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
         f"{sites} sites, {plain.run.parameters:,} parameters, {plain.run.entries:,} entries with moments and metrics, "
         f"{len(plain.run.training)} rounds"
     )
+    training = statistics.median(seconds for cost in costs for seconds in cost.run.training)
     hashes = {cost.run.model_hash for cost in costs}
     found = [
         Row(
@@ -177,17 +173,17 @@ def rows(costs: Sequence[Cost]) -> list[Row]:
             met=len(hashes) == 1,
             note=f"{note}; SHA-256 {', '.join(sorted(hashes))}",
         ),
-        Row(measure="training per round, all sites", value=plain.training, unit="s CPU", note=f"{note}, plain run"),
+        Row(measure="training per round, all sites", value=training, unit="s CPU", note="median of all runs' rounds"),
     ]
     for cost in costs:
-        found += _rows_of(cost, plain=plain, note=note)
+        found += _rows_of(cost, plain=plain, training=training)
     return found
 
 
-def _rows_of(cost: Cost, *, plain: Cost, note: str) -> list[Row]:
+def _rows_of(cost: Cost, *, plain: Cost, training: float) -> list[Row]:
     name, sites, entries = cost.run.protection, cost.run.sites, cost.run.entries
     at_site, at_aggregator = protection_seconds(cost, plain=plain)
-    share = (sites * at_site + at_aggregator) / cost.training
+    share = (sites * at_site + at_aggregator) / training
     up = cost.round.bytes_up / sites
     per_entry = f"{up / entries:.2f} per entry, {up / cost.run.parameters:.2f} per parameter"
     median = f"median of {len(cost.run.training) - 2} rounds"

@@ -5,6 +5,7 @@ the transport's. The clock counts the CPU seconds of all threads, so that other 
 the sites' own books use it too. `peak_of_aggregator` runs the same federation with the sites in other processes.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from importlib import resources
@@ -13,7 +14,6 @@ from types import SimpleNamespace
 from typing import Literal, TypeAlias
 from unittest import mock
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -33,6 +33,7 @@ from secfed.experiment.run_folder import RunFolder
 from secfed.messages import Stage
 from secfed.parameters import model_digest
 from secfed.protected_vector import vector_format
+from secfed.torch_threads import one_torch_thread
 
 Protection: TypeAlias = Literal["plain", "masked", "encrypted", "encrypted, CKKS"]
 
@@ -128,12 +129,11 @@ def prepare(config: RunConfig, *, folder: Path) -> None:
 
 def run(config: RunConfig, protection: Protection, *, folder: Path) -> TimedRun:
     """Train in this process, on one thread of torch."""
-    torch.set_num_threads(1)
     job = _job(config, protection, folder=folder, name="timed")
     app = TimedApp()
     started = time.perf_counter()
     books_clock = mock.patch("clients.contribution.time", SimpleNamespace(perf_counter=time.process_time))
-    with books_clock, in_process.InProcessGrid(app, job.site_folders) as grid:
+    with one_torch_thread(), books_clock, in_process.InProcessGrid(app, job.site_folders) as grid:
         run_dir: dict[str, bool | float | int | str] = {"run-dir": str(job.aggregator_folder)}
         aggregator.app.app(grid, Context(in_process.RUN_ID, in_process.SUPERLINK_NODE, {}, RecordDict(), run_dir))
     seconds = time.perf_counter() - started
@@ -157,6 +157,8 @@ def peak_of_aggregator(config: RunConfig, protection: Protection, *, folder: Pat
     """Bytes by which the process of the aggregator and the engine's inbox grew at most, and the model's hash."""
     job = _job(config, protection, folder=folder, name="memory")
     AggregatorFolder(job.aggregator_folder).initial_model()
+    # Read when the sites' processes load torch; on several threads it would round otherwise.
+    os.environ["OMP_NUM_THREADS"] = "1"
     before = reset_peak()
     in_process.run(job, workers=2)
     grown = status_bytes("VmHWM") - before
