@@ -1,4 +1,4 @@
-"""What leaves a site in a masked run: fixed headers, signed protocol messages, and a vector that looks like noise."""
+"""What leaves a site in a masked or an encrypted run: fixed headers, signed messages, and what looks like noise."""
 
 import json
 
@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 from small_federation import config, journal, provision, train
 
+from aggregator.folder import AggregatorFolder
 from privacy import cbor
-from secfed.protected_vector import METRIC_LIMITS
+from privacy.he.layout import HEADER_BYTES
+from secfed.protected_vector import METRIC_LIMITS, encryption_parameters, vector_format
 
 SITE, NODE = "ct-b", 1001
 LEVEL = 1e-6
@@ -17,9 +19,9 @@ LEVEL = 1e-6
 
 @pytest.fixture(scope="module")
 def runs(scans, tmp_path_factory):
-    """One seed, masked and plain: the job, and every reply of one site by message type."""
+    """One seed in every mode: the job, and every reply of one site in order."""
     found = {}
-    for mode in ("masked", "plain"):
+    for mode in ("masked", "plain", "encrypted"):
         # A network that is large enough for a histogram of bytes.
         run_config = config(
             scans, protection={"mode": mode}, federation={"validate_every": 1}, model={"channels": [16, 32]}
@@ -41,6 +43,10 @@ def uploads(replies):
     return [np.frombuffer(r.content["vector"]["vector"].data, "<u4") for r in replies if "vector" in r.content]
 
 
+def ciphertexts(replies):
+    return [r.content["attachment"]["bytes"].data for r in replies if "attachment" in r.content]
+
+
 def p_value(words):
     """Chi-square over the 256 values of all bytes; far from uniform is small."""
     return float(stats.chisquare(np.bincount(words.view(np.uint8), minlength=256)).pvalue)
@@ -60,22 +66,44 @@ def test_replies_hold_a_fixed_header_one_payload_and_a_vector_only_when_training
         assert len(reply.content["secfed"]["payloads"]) == (2 if deals else 1)
         header = cbor.from_cbor(reply.content["secfed"]["header"])
         assert set(header) == {"version", "kind", "stage", "run", "session", "round", "sequence", "site"}
-        assert (header["version"], header["kind"], header["site"]) == (2, "reply", SITE)
+        assert (header["version"], header["kind"], header["site"]) == (3, "reply", SITE)
         assert (header["round"], header["sequence"]) in ((0, 0), (1, 1), (2, 2))
 
 
-def test_no_reply_holds_metrics_counts_or_file_names_in_the_clear(runs):
-    job, replies = runs["masked"]
+def test_encrypted_replies_hold_a_fixed_header_one_payload_and_a_ciphertext_only_when_training(runs):
+    _, replies = runs["encrypted"]
+    stages = [reply.metadata.message_type.removeprefix("query.") for reply in replies]
+    assert stages == ["join", "encapsulate", "confirm", "offer", "take", "train", "train", "end", "finish"]
+    for stage, reply in zip(stages, replies, strict=True):
+        assert set(reply.content) == ({"secfed", "attachment"} if stage == "train" else {"secfed"})
+        assert set(reply.content["secfed"]) == {"header", "payloads"}
+        assert len(reply.content["secfed"]["payloads"]) == 1
+        header = cbor.from_cbor(reply.content["secfed"]["header"])
+        assert set(header) == {"version", "kind", "stage", "run", "session", "round", "sequence", "site"}
+        assert (header["version"], header["kind"], header["site"]) == (3, "reply", SITE)
+        assert (header["round"], header["sequence"]) in ((0, 0), (1, 1), (2, 2), (3, 3))
+
+
+@pytest.mark.parametrize("mode", ["masked", "encrypted"])
+def test_no_reply_holds_metrics_counts_or_file_names_in_the_clear(runs, mode):
+    job, replies = runs[mode]
     said = b"".join(
         part for reply in replies for part in (reply.content["secfed"]["header"], *reply.content["secfed"]["payloads"])
-    )
+    ) + b"".join(ciphertexts(replies))
     words = [*METRIC_LIMITS, "examples", "weight", "loss", "amos_", "nii", "delta", str(job.folder)]
     assert [word for word in words if word.encode() in said] == []
     # The control: the same search finds a name that does stand there.
     assert SITE.encode() in said
 
 
-def test_the_size_of_a_reply_does_not_depend_on_what_the_site_holds(scans, tmp_path):
+@pytest.mark.parametrize(
+    ("mode", "stages"),
+    [
+        ("masked", ("query.join", "query.confirm", "query.share", "train", "query.agree", "query.unmask")),
+        ("encrypted", ("query.join", "query.confirm", "query.take", "train", "query.end", "query.finish")),
+    ],
+)
+def test_the_size_of_a_reply_does_not_depend_on_what_the_site_holds(scans, tmp_path, mode, stages):
     sizes = {}
 
     def remember(node, reply):
@@ -84,8 +112,8 @@ def test_the_size_of_a_reply_does_not_depend_on_what_the_site_holds(scans, tmp_p
         return reply
 
     # Sites hold one, two, three and one training scans.
-    train(provision(tmp_path, config(scans)), intercept_reply=remember)
-    for stage in ("query.join", "query.confirm", "query.share", "train", "query.agree", "query.unmask"):
+    train(provision(tmp_path, config(scans, protection={"mode": mode})), intercept_reply=remember)
+    for stage in stages:
         assert len({tuple(found) for found in sizes[stage].values()}) == 1, stage
 
 
@@ -100,8 +128,26 @@ def test_a_masked_upload_is_indistinguishable_from_uniform_and_the_plain_one_is_
         assert np.count_nonzero(hidden == bare) <= 2
 
 
+def test_an_encrypted_upload_is_indistinguishable_from_uniform_below_its_primes(runs):
+    job, replies = runs["encrypted"]
+    found = ciphertexts(replies)
+    _, layout = AggregatorFolder(job.aggregator_folder).initial_model()
+    parameters = encryption_parameters(vector_format(layout, job.plan, cohort_size=4), job.plan.protection)
+    assert len(found) == 2
+    assert len({len(data) for data in found}) == 1
+    ((prime,), (width,)) = parameters.moduli, parameters.residue_bytes
+    wide = []
+    for data in found:
+        residues = np.frombuffer(data[HEADER_BYTES:], np.uint8).reshape(-1, width)
+        wide.append(np.pad(residues, ((0, 0), (0, 8 - width))).view("<u8")[:, 0])
+        bins = np.bincount((wide[-1] * 64.0 / prime).astype(np.int64), minlength=64)
+        assert stats.chisquare(bins).pvalue > LEVEL
+    # The next round's update is close to this one's; no residue says so but by chance.
+    assert np.count_nonzero(wide[0] == wide[1]) <= 2
+
+
 def test_the_histogram_that_the_report_shows_is_uniform_when_masked(runs):
-    for mode, expected in (("masked", True), ("plain", False)):
+    for mode, expected in (("masked", True), ("encrypted", True), ("plain", False)):
         job, _ = runs[mode]
         view = json.loads((job.aggregator_folder / "aggregator-view.json").read_text())
         assert (view["site"], view["protection"], sum(view["masked_counts"])) == ("ct-a", mode, view["entries"])
@@ -110,8 +156,8 @@ def test_the_histogram_that_the_report_shows_is_uniform_when_masked(runs):
         mode: json.loads((runs[mode][0].site_folders[0] / "books" / "update-histogram.json").read_text())
         for mode in runs
     }
-    # Before masking both modes have the same integers, and the plain aggregator sees exactly these.
-    assert counts["masked"] == counts["plain"]
+    # Before protection all modes have the same integers, and the plain aggregator sees exactly these.
+    assert counts["masked"] == counts["encrypted"] == counts["plain"]
     view = json.loads((runs["plain"][0].aggregator_folder / "aggregator-view.json").read_text())
     assert view["masked_counts"] == counts["plain"]["counts"]
 
