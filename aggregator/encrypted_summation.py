@@ -26,6 +26,7 @@ from privacy.he.layout import HEADER_BYTES, Envelope
 from privacy.he.parameters import HeParameters
 from privacy.he.requests import EncryptedAnnouncement
 from privacy.secagg.roster import Roster
+from privacy.secagg.threshold import default_threshold
 from secfed.config import TrainingPlan
 from secfed.errors import GroupKeyLost
 from secfed.messages import Reply, Request, Stage
@@ -146,7 +147,7 @@ class EncryptedSummation(KeyedSession):
             vector_length=self.slots.length,
             plan_hash=self.plan.digest(),
             invited=self._invited(),
-            minimum=self.plan.protection.threshold,
+            minimum=self._minimum(),
             before=before,
             previous=self.transcript.previous,
         )
@@ -185,7 +186,7 @@ class EncryptedSummation(KeyedSession):
             plan_hash=self.plan.digest(),
             before=before,
             invited=self._invited(),
-            minimum=self.plan.protection.threshold,
+            minimum=self._minimum(),
             previous=self.transcript.previous,
         )
         self.transcript.note_open(announcement=ending.announcement, server_round=server_round)
@@ -385,6 +386,11 @@ class EncryptedSummation(KeyedSession):
     def _invited(self) -> tuple[str, ...]:
         here = set(self.names.values())
         return tuple(name for name in self._ready_group().ready if name in here)
+
+    def _minimum(self) -> int:
+        """How many of the invited a sum needs: the plan's threshold, and never fewer than its smallest cohort."""
+        threshold = self.plan.protection.threshold or default_threshold(len(self._invited()))
+        return min(len(self._invited()), max(threshold, self.min_cohort))
 
     def _ready_group(self) -> GroupServer:
         if self._group is None:

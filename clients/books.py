@@ -20,6 +20,7 @@ TIMINGS = "timings.jsonl"
 LOG = "site.log"
 RECEIPTS = "receipts.jsonl"
 ROUNDS = "rounds.jsonl"
+BUDGET = "budget.jsonl"
 HISTOGRAM = "update-histogram.json"
 
 
@@ -94,6 +95,37 @@ class Books:
         """How many rounds of an encrypted run this site stepped on, and the model's hash after them; 0 and nothing."""
         noted = self.rounds(run)
         return (int(noted[-1]["round"]), bytes.fromhex(noted[-1]["model"])) if noted else (0, b"")
+
+    def budget(
+        self,
+        *,
+        run: bytes,
+        server_round: int,
+        epsilon: float,
+        delta: float,
+        unit: str,
+        relation: str,
+        accountant: str,
+        cap_epsilon: float,
+        head: str,
+        entries: int,
+    ) -> None:
+        """What a data set's patients have paid in all after this round, and the ledger's head, which pins it."""
+        self._append(
+            BUDGET,
+            {
+                "run": run.hex(),
+                "round": server_round,
+                "epsilon": epsilon,
+                "delta": delta,
+                "unit": unit,
+                "relation": relation,
+                "accountant": accountant,
+                "cap_epsilon": cap_epsilon,
+                "ledger_head": head,
+                "ledger_entries": entries,
+            },
+        )
 
     def receipt(self, receipt: Receipt | EncryptedReceipt) -> None:
         """What this site agreed to in a round: held against the aggregator's transcript by whoever audits."""

@@ -28,7 +28,7 @@ class Contribution:
 
 
 def contribute(site: Site, session: Session, *, model: FloatVector, server_round: int, validate: bool) -> Contribution:
-    """Train on the global model, shape (layout.size,), and encode what came of it.
+    """Train on the global model, shape (layout.size,), and encode what came of it, under the plan's privacy.
 
     Raises:
         DataError, SecfedError: as `clients.training.train_one_round`.
@@ -38,6 +38,10 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
     from clients.training import train_one_round
 
     plan, layout = session.plan, session.layout
+    if plan.privacy.mode != "off":
+        from clients.private_contribution import contribute_privately
+
+        return contribute_privately(site, session, model=model, server_round=server_round)
     cases = site.cases(plan)
     device = torch_device(site.file.device)
     validation = {}

@@ -26,6 +26,11 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": 
 _FLOAT16_SCALE = 1024.0
 
 
+def precision_of(training: TrainingConfig) -> torch.dtype:
+    """The type that activations are computed in."""
+    return _PRECISIONS[training.precision]
+
+
 def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     """The local optimiser; `run_steps` sets the learning rate before every step."""
     return torch.optim.AdamW(
@@ -62,7 +67,7 @@ def run_steps(
     weights = training.class_weights
     class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
     augmentation = torch.Generator(device).manual_seed(augmentation_seed)
-    dtype = _PRECISIONS[training.precision]
+    dtype = precision_of(training)
     scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
     losses: list[Tensor] = []
     for step, (clean, unmoved) in enumerate(

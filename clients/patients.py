@@ -1,7 +1,7 @@
 """A site's patients: all cases of one person together, because that is whom differential privacy protects.
 
-Runs at a site. A patient is known by name within one data set; that no person stands in two data sets, or at two sites,
-is for the consortium to see to, and SECURITY.md says so.
+Runs at a site. A patient is known by name, which must be the person's in all data sets of the site, such as the
+hospital's number. That no person stands at two sites is for the consortium to see to, and SECURITY.md says so.
 """
 
 import functools
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clients.training import TrainingSource
+from privacy.dataset_fingerprint import dataset_fingerprint
 from secfed.augmentation.gin import gin
 from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingPlan
@@ -33,6 +34,11 @@ class Patient:
 def patients_of(sources: Sequence[TrainingSource], plan: TrainingPlan) -> tuple[Patient, ...]:
     """The patients of all data sets of a site, in the order of their keys."""
     return _patients(tuple(sources), plan.training.patch_size, plan.training.foreground_prob)
+
+
+def fingerprint_of(patients: Sequence[Patient]) -> bytes:
+    """The data set's 32-byte name in the site's ledger: the same for the same patients' images, in whatever order."""
+    return dataset_fingerprint(patient.digest for patient in patients)
 
 
 def patient_views(
@@ -65,7 +71,7 @@ def _patients(
     cases: dict[str, list[PreparedCase]] = {}
     for source in sources:
         for case in source.cases:
-            cases.setdefault(f"{source.site}/{case.patient}", []).append(case)
+            cases.setdefault(case.patient, []).append(case)
     return tuple(
         Patient(
             key=key,

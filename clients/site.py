@@ -120,7 +120,7 @@ class Site:
         return roster
 
     def noise_key(self, *, label: str, context: Mapping[str, bytes | int | str]) -> bytes:
-        """32 bytes for noise or sampling: fresh OS entropy, or in a simulation from its seed, which guarantees nothing."""
+        """32 bytes for noise or sampling: fresh OS entropy, or in a simulation from its seed: no guarantee then."""
         path = self.folder / SIMULATED_NOISE_FILE
         if path.exists():
             return derive_key(path.read_bytes(), label=label, context=context)

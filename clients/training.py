@@ -111,9 +111,9 @@ def train_one_round(
     samplers = tuple(_sampler(source, plan.training) for source in sources)
     # Dropout and the network's own initialisation draw from torch's global generators, which are left as they were.
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _flushed_denormals():
+    with torch.random.fork_rng(devices=devices), flushed_denormals():
         # Before the generator is seeded, because building a network draws from it and a cached one does not.
-        model = _network(plan, device).train()
+        model = network_for(plan, device).train()
         torch.default_generator.manual_seed(streams.dropout_seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -160,7 +160,7 @@ def train_one_round(
 
 
 @functools.lru_cache(maxsize=2)
-def _network(plan: TrainingPlan, device: "torch.device") -> "nn.Module":
+def network_for(plan: TrainingPlan, device: "torch.device") -> "nn.Module":
     """The plan's network on the device; built once per process, because every round overwrites all its values.
 
     What a round does not overwrite are the integer counters of batch normalisation, which no computation reads.
@@ -193,7 +193,7 @@ class _Streams:
 
 
 @contextmanager
-def _flushed_denormals() -> Iterator[None]:
+def flushed_denormals() -> Iterator[None]:
     """Subnormal numbers slow a CPU down many times once activations fade.
 
     The switch belongs to the thread and changes other libraries' arithmetic too, so it is put back.

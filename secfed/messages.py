@@ -126,9 +126,9 @@ class Refusal:
     reason: str
 
 
-REFUSAL_REASONS = ("policy", "protocol", "data", "range", "internal", "stale", "sum")
+REFUSAL_REASONS = ("policy", "budget", "protocol", "data", "range", "internal", "stale", "sum")
 """The last two occur in encrypted runs: an earlier sum is missing at the site; the sum that it was shown is no sum of
-the announced contributors' updates."""
+the announced contributors' updates. "budget" says that the patients' privacy budget does not allow the round."""
 
 
 def encode_request(request: Request) -> RecordDict:

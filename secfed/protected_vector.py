@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from privacy.fixed_point import HALF_MODULUS, Segment, VectorFormat
+from privacy.fixed_point import Segment, VectorFormat
 from privacy.he.parameters import HeParameters
+from privacy.noise import plan_noise_tail
 from secfed.config import FederationConfig, ProtectionConfig, TrainingPlan
 from secfed.parameters import ParameterLayout
 
@@ -32,10 +33,6 @@ METRIC_LIMITS: Mapping[str, float] = {
     "validation_cases_mr": 1024.0,
 }
 """Name and largest absolute value of every metric that may travel. Dice sums and counts are bounded by the cases."""
-
-
-NOISE_TAIL_DEVIATIONS = 14
-"""A Gaussian leaves this range with a probability below 2^-145 per entry: never, for any model and number of rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +86,7 @@ def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: i
         # A loss or a score of private cases is a release: a vector that patients are protected in has no place for it.
         segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
     return VectorFormat(
-        segments=tuple(segments), max_clients=cohort_size, noise_tail=_noise_tail(plan, cohort_size=cohort_size)
+        segments=tuple(segments), max_clients=cohort_size, noise_tail=_noise_tail(plan, layout, cohort_size=cohort_size)
     )
 
 
@@ -108,30 +105,28 @@ def delta_limit(plan: TrainingPlan) -> float:
             return plan.federation.clip_norm
 
 
-def noise_deviation(plan: TrainingPlan, slots: VectorFormat) -> float:
-    """The standard deviation of the whole noise on a sum, in integers of the delta's slot; 0 without such noise."""
-    return _noise_per_integer(plan) * slots.max_integer
+def site_noise(plan: TrainingPlan, *, cohort_size: int) -> float:
+    """What every site adds to each entry of the weighted delta that learns, as a standard deviation; 0 without such."""
+    privacy = plan.privacy
+    if privacy.mode not in ("distributed", "silo") or privacy.noise_multiplier is None:
+        return 0.0
+    honest = cohort_size - privacy.max_dropouts - privacy.max_colluders
+    return privacy.noise_multiplier * sensitivity(plan) / math.sqrt(max(1, honest))
 
 
-def _noise_per_integer(plan: TrainingPlan) -> float:
-    """Standard deviation over `max_integer`: one patient or one site moves the sum by the clip, as an integer."""
-    multiplier = plan.privacy.noise_multiplier or 0.0
-    match plan.privacy.mode:
-        case "distributed":
-            return multiplier / plan.federation.example_cap
-        case "silo":
-            return multiplier
-        case _:
-            return 0.0
+def sensitivity(plan: TrainingPlan) -> float:
+    """How far one patient, or in silo mode one site, moves the weighted delta that travels, L2."""
+    if plan.privacy.mode == "silo":
+        return plan.privacy.clip_norm
+    return plan.privacy.clip_norm / (plan.privacy.sampling_prob * plan.federation.example_cap)
 
 
-def _noise_tail(plan: TrainingPlan, *, cohort_size: int) -> int:
-    # max_integer and the tail share the modulus: M n + NOISE_TAIL_DEVIATIONS r M < 2^31, with r M the deviation.
-    share = NOISE_TAIL_DEVIATIONS * _noise_per_integer(plan)
-    if not share:
+def _noise_tail(plan: TrainingPlan, layout: ParameterLayout, *, cohort_size: int) -> int:
+    noise = site_noise(plan, cohort_size=cohort_size)
+    if not noise:
         return 0
-    largest = (HALF_MODULUS - 1) / (cohort_size + share)
-    return math.ceil(share * largest) + 1
+    entries = layout.num_parameters * plan.federation.rounds
+    return plan_noise_tail(site_noise=noise, max_abs=delta_limit(plan), sites=cohort_size, entries=entries)
 
 
 def encryption_parameters(slots: VectorFormat, protection: ProtectionConfig) -> HeParameters:

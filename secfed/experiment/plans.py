@@ -8,7 +8,8 @@ updates travel unprotected to a server in the same process, because there is nob
 from dataclasses import dataclass
 from typing import Literal
 
-from secfed.config import ReferenceName, RunConfig, SiteConfig, TrainingPlan
+from secfed.config import PrivacyConfig, ReferenceName, RunConfig, SiteConfig, TrainingPlan
+from secfed.privacy_plan import resolve_noise
 
 CENTRALISED_CLIP_NORM = 1000.0
 """Far above what a whole round moves a model by: the clip bounds the fixed-point range here and is never felt."""
@@ -31,12 +32,26 @@ class JobSpec:
 
 def job_specs(config: RunConfig) -> list[JobSpec]:
     """The federation first, then the references in the configured order."""
-    plan = config.plan()
+    plan = _with_noise(config)
     each: dict[str, tuple[SiteConfig, ...]] = {site.name: (site,) for site in config.sites}
     specs = [JobSpec(model="federated", training="federated", plan=plan, participants=each)]
     for reference in config.references:
         specs += _reference(reference, config, plan)
     return specs
+
+
+def _with_noise(config: RunConfig) -> TrainingPlan:
+    """The plan that sites agree on: with the noise that the configured epsilon asks for."""
+    plan = config.plan()
+    if plan.privacy.epsilon is None:
+        return plan
+    # Only a plan with noise to work out needs the network, and torch with it.
+    from clients.private_contribution import trained_count
+    from secfed.data.cases import LABEL_MAPS
+    from secfed.model import initial_vector
+
+    _, layout = initial_vector(plan, num_classes=LABEL_MAPS[plan.task].num_classes)
+    return resolve_noise(plan, layout, dimension=trained_count(plan, layout), sites=len(config.sites))
 
 
 def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) -> list[JobSpec]:
@@ -83,7 +98,7 @@ def _in_plain(plan: TrainingPlan) -> TrainingPlan:
 
 def _unprotected(plan: TrainingPlan) -> TrainingPlan:
     federation = plan.federation.model_copy(update={"min_cohort": 1})
-    return _in_plain(plan).model_copy(update={"federation": federation})
+    return _in_plain(plan).model_copy(update={"federation": federation, "privacy": PrivacyConfig()})
 
 
 def _alone(plan: TrainingPlan) -> TrainingPlan:

@@ -6,6 +6,7 @@ keeps its identities and its initial model.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from secfed.aggregator_files import INITIAL, PLAN, SIMULATED, SITES
 from secfed.config import RunConfig, SiteConfig
@@ -19,6 +20,7 @@ from secfed.provisioning import provision_simulation
 from secfed.site_config import SiteData, SiteFile, SitePolicy
 
 READY = "ready.json"
+UNLIMITED_EPSILON = 1e9
 
 
 def data_folder(run: RunFolder, source: SiteConfig) -> Path:
@@ -56,6 +58,7 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
                 protection=(spec.plan.protection.mode,),
                 encryption_schemes=(spec.plan.protection.scheme,),
                 min_cohort=spec.plan.federation.min_cohort,
+                **_budget(config, spec),
             ),
         )
     provision_simulation(seed=config.seed, sites=sites, aggregator_folder=job.aggregator_folder)
@@ -66,3 +69,16 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     save_vector(job.aggregator_folder / INITIAL, vector, layout, metadata={"seed": str(config.seed)})
     ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
     return job
+
+
+def _budget(config: RunConfig, spec: JobSpec) -> dict[str, Any]:
+    """What simulated sites allow: what the run was given as its target, or where it names the noise alone, anything."""
+    privacy = spec.plan.privacy
+    if not privacy.guarantees:
+        return {"privacy": (privacy.mode,)}
+    same = spec.plan.protection.mode == config.protection.mode
+    return {
+        "privacy": (privacy.mode,),
+        "max_epsilon": config.privacy.epsilon if config.privacy.epsilon is not None and same else UNLIMITED_EPSILON,
+        "max_delta": privacy.resolved_delta,
+    }

@@ -14,14 +14,14 @@ MODES = ["plain", "masked"]
 def credulous_sites(monkeypatch):
     """Sites that build whatever network they are offered."""
     offered = []
-    honest_network = clients.training._network
+    honest_network = clients.training.network_for
 
     def network(plan, device):
         imprint = any(spec.name.startswith("imprint") for spec in offered[-1].tensors)
         return imprinted(plan, seed=0) if imprint else honest_network(plan, device)
 
     monkeypatch.setattr(clients.participant, "_check_layout", lambda _, layout: offered.append(layout))
-    monkeypatch.setattr(clients.training, "_network", network)
+    monkeypatch.setattr(clients.training, "network_for", network)
 
 
 @pytest.mark.parametrize("mode", MODES)
