@@ -287,7 +287,9 @@ def audit_verify(
 ) -> None:
     """Check the transcripts of a run offline: every signature, every sum bit for bit, of masked runs every step too.
 
-    Of an encrypted run the sum of ciphertexts is formed again; the model is for holders of the sites' key alone. It needs no key but the consortium's public one, trusts neither the aggregator nor this program's other side, and
+    Of an encrypted run the sum of ciphertexts is formed again; the model is for holders of the sites' key alone.
+
+    It needs no key but the consortium's public one, trusts neither the aggregator nor this program's other side, and
     says what it proved, what it checked by signatures only, and what no transcript can prove. Exit code 0: all holds.
     1: something does not. 4: there is nothing to verify.
 
