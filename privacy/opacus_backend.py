@@ -110,7 +110,10 @@ class OpacusHooks:
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
                 module.eval()
         try:
-            per_view = self._gradients(patients)
+            try:
+                per_view = self._gradients(patients)
+            except RuntimeError as error:
+                raise MisuseError(f"Opacus fails on this network, use the loop: {error}") from error
             for place, patient in zip(_places([len(labels)] * 2), patients, strict=True):
                 expected = torch.from_numpy(loop.sum([patient]).vector)
                 found = torch.cat([views[place].sum(dim=0).flatten() for views in per_view]).cpu()
