@@ -8,7 +8,7 @@ Runs at the aggregator. Checks form and binding only; signatures are checked by 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -99,7 +99,7 @@ class SiteChannel:
         answered: list[int] = []
         lost = dict.fromkeys(set(requests) - set(sent.values()), "unreachable")
         up = 0
-        for answer in self._arrivals(set(sent)):
+        for answer in self._arrivals(sent):
             answered_id = answer.metadata.reply_to_message_id
             if answered_id not in sent:
                 continue
@@ -120,7 +120,9 @@ class SiteChannel:
             answered=tuple(answered), lost=lost, seconds=time.perf_counter() - started, bytes_up=up, bytes_down=down
         )
 
-    def _arrivals(self, waiting: set[str]) -> Iterator[Message]:
+    def _arrivals(self, sent: Iterable[str]) -> Iterator[Message]:
+        # In the order of sending, so that a simulation takes the same course each time.
+        waiting = dict.fromkeys(sent)
         deadline = time.monotonic() + self.timeout_seconds
         pause = 0.001
         while waiting and time.monotonic() <= deadline:
@@ -131,7 +133,7 @@ class SiteChannel:
                     return
                 for answer in self.grid.pull_messages([message_id]):
                     found = True
-                    waiting.discard(answer.metadata.reply_to_message_id)
+                    waiting.pop(answer.metadata.reply_to_message_id, None)
                     yield answer
             if not found:
                 time.sleep(pause)
