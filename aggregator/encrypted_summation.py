@@ -61,6 +61,7 @@ class EncryptedSummation(KeyedSession):
         layout: ParameterLayout,
         slots: VectorFormat,
         min_cohort: int,
+        initial: npt.NDArray[np.float32],
     ) -> None:
         super().__init__(
             channel,
@@ -70,6 +71,8 @@ class EncryptedSummation(KeyedSession):
             layout=layout,
             slots=slots,
             min_cohort=min_cohort,
+            # Sites make the first model from the seed themselves, unless the plan names one.
+            initial=None if plan.initial_model is None else initial,
         )
         self.model = model
         self.roster = record.roster

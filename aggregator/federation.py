@@ -48,7 +48,7 @@ class Federation:
         self.folder = folder
         self.plan: TrainingPlan = folder.plan()
         self.sites = folder.site_names()
-        initial, self.layout = folder.initial_model()
+        self.initial, self.layout = folder.initial_model()
         self.slots: VectorFormat = vector_format(self.layout, self.plan, cohort_size=len(self.sites))
         self.channel = SiteChannel(grid, timeout_seconds=self.plan.federation.stage_timeout_seconds)
         self.record: MaskedRecord | EncryptedRecord | None = None
@@ -61,7 +61,7 @@ class Federation:
             self.model = OpenModel(
                 folder,
                 plan=self.plan,
-                initial=initial,
+                initial=self.initial,
                 layout=self.layout,
                 slots=self.slots,
                 transcript=None if self.record is None else self.record.transcript,
@@ -152,6 +152,7 @@ class Federation:
                     layout=self.layout,
                     slots=self.slots,
                     min_cohort=minimum,
+                    initial=self.initial,
                 )
             case None, OpenModel() as model:
                 return PlainSummation(self.channel, model=model, min_cohort=minimum, names=self.sites)

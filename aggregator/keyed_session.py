@@ -3,6 +3,9 @@
 Runs at the aggregator, which relays and learns none of these keys. A site that fails a step is left out of the session.
 """
 
+import numpy as np
+import numpy.typing as npt
+
 from aggregator.admission import SiteChannel
 from aggregator.summation import Costs, Session
 from privacy.fixed_point import VectorFormat
@@ -26,16 +29,18 @@ class KeyedSession(Session):
         layout: ParameterLayout,
         slots: VectorFormat,
         min_cohort: int,
+        initial: npt.NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__(
             channel, run=run, plan=plan, layout=layout, slots=slots, min_cohort=min_cohort, names=roster.names
         )
         self.server = SecAggServer(roster=roster, session=self.session, threshold=min_cohort)
         self.confirmations: tuple[bytes, ...] = ()
+        self._initial = initial
 
     def set_up(self, nodes: list[int], costs: Costs) -> dict[int, Reply]:
         """Keys, encapsulations, confirmations; returns the last replies by node."""
-        advertised = self.collect(dict.fromkeys(nodes, self.join_request()), costs)
+        advertised = self.collect(dict.fromkeys(nodes, self.join_request(self._initial)), costs)
         relayed = self.server.collect_advertisements(reply.payload for reply in advertised.values())
         encapsulated = self.collect(dict.fromkeys(advertised, self._relay(Stage.ENCAPSULATE, relayed)), costs)
         relayed = self.server.collect_encapsulations(reply.payload for reply in encapsulated.values())

@@ -166,9 +166,10 @@ class Session:
     def end(self, costs: Costs) -> None:
         """Nothing: whoever holds the model steps in every round."""
 
-    def join_request(self) -> Request:
-        """What a site has to agree to before anything else."""
+    def join_request(self, initial: npt.NDArray[np.float32] | None = None) -> Request:
+        """What a site has to agree to before anything else; `initial` is for sites that will not be shown it later."""
         return Request(
+            vector=initial,
             stage=Stage.JOIN,
             binding=self.binding(),
             fields={

@@ -4,6 +4,7 @@ Held by a site alone, one folder per run, readable by its owner only:
 
     state/encrypted/RUN/run.json     plan, layout and number of sites, as agreed when the site first joined
     state/encrypted/RUN/member.cbor  protocol state with the group key, until the run has ended
+    state/encrypted/RUN/initial.safetensors   where the plan names a model to start from
     state/encrypted/RUN/model/       the model and the server's momentum after the newest rounds
 
 The model is written before the protocol state that counts its round: after a kill between the two, the same sum is
@@ -26,7 +27,7 @@ from secfed.checkpoint import Checkpoints
 from secfed.config import TrainingPlan
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import ConfigError, PolicyRefusal, RunFolderError
-from secfed.parameters import ParameterLayout, model_digest
+from secfed.parameters import FloatVector, ParameterLayout, load_vector, model_digest, save_vector
 from secfed.protected_vector import encryption_parameters
 from secfed.provisioning import write_private
 from secfed.server_optimizer import ServerState
@@ -35,6 +36,7 @@ RUNS = "encrypted"
 RECORD = "run.json"
 MEMBER = "member.cbor"
 MODEL = "model"
+INITIAL = "initial.safetensors"
 
 
 class EncryptedRun:
@@ -77,11 +79,23 @@ class EncryptedRun:
         if path.exists() and path.read_bytes() != self._record().encode():
             raise PolicyRefusal("the plan, the layout or the number of sites is not what this run had when it began")
 
-    def begin(self) -> None:
-        """Note what the run is, once."""
+    def begin(self, initial: FloatVector | None) -> None:
+        """Note what the run is, once, and with it the model that the plan names.
+
+        Raises:
+            PolicyRefusal: the plan names an initial model and another one was sent, or none.
+        """
+        named = self.session.plan.initial_model
+        if named is not None:
+            fits = initial is not None and initial.shape == (self.session.layout.size,)
+            if not fits or initial is None or model_digest(initial, self.session.layout).hex() != named:
+                raise PolicyRefusal(f"the run did not bring the initial model that its plan names, {named[:16]}...")
         # One by one: `parents` would make all but the last with the ordinary mode.
         for folder in (self.site.state, self.site.state / RUNS, self.folder, self.folder / MODEL):
             folder.mkdir(exist_ok=True, mode=0o700)
+        if named is not None and initial is not None and not (self.folder / INITIAL).exists():
+            durable = self.site.file.durable_state
+            save_vector(self.folder / INITIAL, initial, self.session.layout, metadata={}, durable=durable)
         path = self.folder / RECORD
         if not path.exists():
             write_private(path, self._record().encode(), durable=True)
@@ -191,10 +205,16 @@ class EncryptedRun:
         return 4 * self.session.layout.size + 8 * self.session.layout.num_parameters + 1024
 
     def _initial(self) -> ServerState:
-        # Made from the plan here: an aggregator that chose the model could choose one that tells about single patients.
+        # Made here, or named by the plan: an aggregator's choice could be one that tells about single patients.
         from secfed.model import initial_vector
 
         plan = self.session.plan
+        if plan.initial_model is not None:
+            try:
+                vector, layout, _ = load_vector(self.folder / INITIAL)
+            except RunFolderError as error:
+                raise StaleMemberError(f"the model that the run starts from is lost here: {error}") from error
+            return ServerState.initial(vector, layout)
         vector, layout = initial_vector(plan, num_classes=LABEL_MAPS[plan.task].num_classes)
         return ServerState.initial(vector, layout)
 

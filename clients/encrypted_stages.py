@@ -10,6 +10,9 @@ It does not protect against a site that works with the aggregator: they read eve
 import time
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from clients.contribution import contribute, note
 from clients.encrypted_run import EncryptedRun
 from clients.requests import leading_payloads, require_round, wants_validation
@@ -37,10 +40,10 @@ class EncryptedStages:
         self.session = session
         self.run = EncryptedRun(site, session)
 
-    def check_run(self) -> None:
-        """Before joining: a run goes on as what it began."""
+    def check_run(self, initial: npt.NDArray[np.float32] | None) -> None:
+        """Before joining: a run goes on as what it began; `initial` is the model that the plan may name."""
         self.run.check()
-        self.run.begin()
+        self.run.begin(initial)
 
     def answer(self, request: Request) -> Reply:
         """Dispatch by stage."""

@@ -7,7 +7,13 @@ privacy.secagg; the site's state is on disk before an answer leaves.
 import time
 
 from clients.contribution import contribute, note
-from clients.requests import leading_payloads, only_payload, require_round, wants_validation
+from clients.requests import (
+    leading_payloads,
+    only_payload,
+    require_initial_model,
+    require_round,
+    wants_validation,
+)
 from clients.site import Session, Site
 from privacy.errors import HostileInputError
 from privacy.secagg.client import SecAggClient
@@ -105,4 +111,5 @@ class MaskedStages:
             raise PolicyRefusal("the announced vector length is not that of the agreed model")
         if announced.model_hash != model_hash:
             raise PolicyRefusal("the model is not the one that was announced for this round")
+        require_initial_model(self.session.plan, model_hash, server_round=request.binding.server_round)
         return client.accept(announcement, shares)

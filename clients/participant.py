@@ -8,7 +8,7 @@ message, a masked vector, a ciphertext or, in plain mode and only where its poli
 from clients.contribution import contribute, note
 from clients.encrypted_stages import EncryptedStages
 from clients.masked_stages import MaskedStages
-from clients.requests import int_field, require_round, text_field, wants_validation
+from clients.requests import int_field, require_initial_model, require_round, text_field, wants_validation
 from clients.site import Session, Site
 from clients.training import samples_for
 from privacy.secagg.client import SecAggClient
@@ -16,7 +16,7 @@ from secfed.config import ProtectionMode, TrainingPlan
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import DataError, PolicyRefusal
 from secfed.messages import BadMessage, Reply, Request, Stage
-from secfed.parameters import ParameterLayout
+from secfed.parameters import ParameterLayout, model_digest
 
 _SETUP = frozenset({Stage.ENCAPSULATE, Stage.CONFIRM})
 _STAGES: dict[ProtectionMode, frozenset[Stage]] = {
@@ -84,7 +84,7 @@ class Participant:
             )
             payload = client.advertise_keys()
         if plan.protection.mode == "encrypted":
-            EncryptedStages(self.site, session).check_run()
+            EncryptedStages(self.site, session).check_run(request.vector)
         self.site.open_session(session, client)
         return self.site.reply(request, payload)
 
@@ -104,6 +104,8 @@ class Participant:
         if model is None or model.shape != (session.layout.size,):
             raise PolicyRefusal("the train stage must carry the global model in the agreed layout")
         require_round(request, session.plan, last=session.plan.federation.rounds)
+        digest = model_digest(model, session.layout)
+        require_initial_model(session.plan, digest, server_round=request.binding.server_round)
         self.site.file.policy.check_cohort(int_field(request, "cohort_size"))
         made = contribute(
             self.site,

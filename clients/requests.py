@@ -47,6 +47,12 @@ def require_round(request: Request, plan: TrainingPlan, *, last: int) -> None:
         )
 
 
+def require_initial_model(plan: TrainingPlan, model_hash: bytes, *, server_round: int) -> None:
+    """Refuse to start from another model than the plan names."""
+    if server_round == 1 and plan.initial_model is not None and model_hash.hex() != plan.initial_model:
+        raise PolicyRefusal(f"round 1 starts from another model than the agreed plan's, {plan.initial_model[:16]}...")
+
+
 def wants_validation(request: Request) -> bool:
     """Whether this round also validates the model it starts from."""
     return request.fields.get("validate") == 1

@@ -27,6 +27,7 @@ ProtectionMode = Literal["plain", "masked", "encrypted"]
 EncryptionScheme = Literal["bfv", "ckks"]
 PrivacyMode = Literal["off", "clip_only", "local", "distributed", "silo"]
 TrainableSet = Literal["all", "decoder", "norm+head", "head", "lora"]
+ModelHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
 Source = typing.TypeVar("Source", bound="DataSource")
 
@@ -244,12 +245,11 @@ class PrivacyConfig(Table):
 
     Patients are sampled with `sampling_prob`; each one's gradient over `patches` patches with `views` augmented views
     each is clipped to `clip_norm`. "local" adds noise to every local step at every site, "distributed" a share of it at
-    every site to the one step of a round, "silo" to a site's whole update, which `clip_norm` bounds then. The noise on a
-    sum has `noise_multiplier` times `clip_norm` as its standard deviation; or give the `epsilon` that the whole run may
-    spend at `delta`, which defaults to the smaller of 1e-5 and 1 / (10 `patients`). `patients` is the public number of
-    all training patients; a run that loses more than `max_dropouts` sites in a round stops it before anything is
-    opened, and the guarantee holds against `max_colluders` sites that tell what noise they added. Only the `trainable`
-    part of the model learns.
+    every site to the one step of a round, "silo" to a site's whole update, which `clip_norm` bounds then. The noise on
+    a sum has `noise_multiplier` times `clip_norm` as its standard deviation; or give the `epsilon` that the whole run
+    may spend at `delta`, which defaults to the smaller of 1e-5 and 1 / (10 `patients`). `patients` is the public number
+    of all training patients; a round that loses more than `max_dropouts` sites stops before anything is opened, and the
+    guarantee holds against `max_colluders` sites that tell what noise they added. Only the `trainable` part learns.
     """
 
     mode: PrivacyMode = "off"
@@ -298,11 +298,16 @@ class EvaluationConfig(Table):
 
 
 class TrainingPlan(Table):
-    """What every participant of a run must agree on; its hash is bound into the secure-aggregation context."""
+    """What every participant of a run must agree on; its hash is bound into the secure-aggregation context.
+
+    `initial_model` is the hash of a model that the run starts from (`start_from` of a run's configuration), None where
+    everybody makes the first model from the seed.
+    """
 
     name: SiteName = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     task: Literal["abdomen"] = "abdomen"
+    initial_model: ModelHash | None = None
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -334,8 +339,8 @@ class TrainingPlan(Table):
             )
         if mode == "distributed" and self.federation.weighting != "examples":
             raise ValueError(
-                f"federation.weighting = '{self.federation.weighting}': with privacy.mode = 'distributed' every patient "
-                "counts alike: set it to 'examples'"
+                f"federation.weighting = '{self.federation.weighting}': with privacy.mode = 'distributed' every "
+                "patient counts alike: set it to 'examples'"
             )
         if mode == "silo" and self.federation.weighting != "uniform":
             raise ValueError(
@@ -369,11 +374,15 @@ class TrainingPlan(Table):
 
 
 class RunConfig(TrainingPlan):
-    """A whole run: the plan, the sites, the test sets and the references to train beside it."""
+    """A whole run: the plan, the sites, the test sets and the references to train beside it.
+
+    `start_from` is a model file of the same architecture: pretrained on public or generated data, or of an earlier run.
+    """
 
     sites: tuple[SiteConfig, ...]
     test: tuple[TestSetConfig, ...] = ()
     references: tuple[ReferenceName, ...] = ()
+    start_from: Path | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
@@ -441,8 +450,13 @@ def load_run_config(path: Path) -> RunConfig:
             return source
         return source.model_copy(update={"folder": (path.parent / source.folder.expanduser()).resolve()})
 
+    start = config.start_from
     return config.model_copy(
-        update={"sites": tuple(map(absolute, config.sites)), "test": tuple(map(absolute, config.test))}
+        update={
+            "sites": tuple(map(absolute, config.sites)),
+            "test": tuple(map(absolute, config.test)),
+            "start_from": None if start is None else (path.parent / start.expanduser()).resolve(),
+        }
     )
 
 

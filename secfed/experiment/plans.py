@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from secfed.config import PrivacyConfig, ReferenceName, RunConfig, SiteConfig, TrainingPlan
+from secfed.parameters import model_digest
 from secfed.privacy_plan import resolve_noise
 
 CENTRALISED_CLIP_NORM = 1000.0
@@ -32,7 +33,7 @@ class JobSpec:
 
 def job_specs(config: RunConfig) -> list[JobSpec]:
     """The federation first, then the references in the configured order."""
-    plan = _with_noise(config)
+    plan = agreed_plan(config)
     each: dict[str, tuple[SiteConfig, ...]] = {site.name: (site,) for site in config.sites}
     specs = [JobSpec(model="federated", training="federated", plan=plan, participants=each)]
     for reference in config.references:
@@ -40,17 +41,24 @@ def job_specs(config: RunConfig) -> list[JobSpec]:
     return specs
 
 
-def _with_noise(config: RunConfig) -> TrainingPlan:
-    """The plan that sites agree on: with the noise that the configured epsilon asks for."""
+def agreed_plan(config: RunConfig) -> TrainingPlan:
+    """The plan that sites agree on: with the model that it starts from, and with the noise that its epsilon asks for.
+
+    Raises:
+        ConfigError: `start_from` is no model of this architecture.
+    """
     plan = config.plan()
+    if config.start_from is None and plan.privacy.epsilon is None:
+        return plan
+    # Only these two need the network, and torch with it.
+    from clients.private_contribution import trained_count
+    from secfed.experiment.start import starting_vector
+
+    vector, layout = starting_vector(config)
+    if config.start_from is not None:
+        plan = plan.model_copy(update={"initial_model": model_digest(vector, layout).hex()})
     if plan.privacy.epsilon is None:
         return plan
-    # Only a plan with noise to work out needs the network, and torch with it.
-    from clients.private_contribution import trained_count
-    from secfed.data.cases import LABEL_MAPS
-    from secfed.model import initial_vector
-
-    _, layout = initial_vector(plan, num_classes=LABEL_MAPS[plan.task].num_classes)
     return resolve_noise(plan, layout, dimension=trained_count(plan, layout), sites=len(config.sites))
 
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from secfed.aggregator_files import INITIAL, PLAN, SIMULATED, SITES
 from secfed.config import RunConfig, SiteConfig
-from secfed.data.cases import LABEL_MAPS
 from secfed.engines.job import Job
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
-from secfed.model import initial_vector
+from secfed.experiment.start import starting_vector
 from secfed.parameters import save_vector
 from secfed.provisioning import provision_simulation
 from secfed.site_config import SiteData, SiteFile, SitePolicy
@@ -65,7 +64,7 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     (job.aggregator_folder / SIMULATED).touch()
     (job.aggregator_folder / PLAN).write_text(spec.plan.model_dump_json(indent=1), encoding="utf-8")
     (job.aggregator_folder / SITES).write_text(json.dumps(sorted(job.site_names)), encoding="utf-8")
-    vector, layout = initial_vector(spec.plan, num_classes=LABEL_MAPS[spec.plan.task].num_classes)
+    vector, layout = starting_vector(config.model_copy(update={"training": spec.plan.training}))
     save_vector(job.aggregator_folder / INITIAL, vector, layout, metadata={"seed": str(config.seed)})
     ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
     return job
