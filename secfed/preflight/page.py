@@ -187,7 +187,8 @@ def _encrypting(found: EncryptionTime, console: Console) -> None:
     _say(
         f"Encryption takes a site {_short(found.encrypt_seconds)} a round, and decrypting the sum before "
         f"{_short(found.decrypt_seconds)}. The aggregator adds an upload in {_short(found.add_seconds)} and all of a "
-        f"round in {_short(found.aggregator_seconds)}{part}. Hashes and signatures come on top.",
+        f"round in {_short(found.aggregator_seconds)}{part}. Hashes, signatures and the server's step, which every "
+        "site takes, come on top.",
         console,
     )
 

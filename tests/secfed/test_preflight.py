@@ -515,6 +515,7 @@ def test_the_page_of_an_encrypted_plan_says_why_sums_are_right_and_whom_to_trust
     ):
         assert words in text, words
     assert "keystream" not in text
+    assert max(map(len, preflight(path, columns=80)[1].splitlines())) <= 80
     said = json.loads(preflight(path, "--json")[1])
     assert said["encryption"]["exact"] is True
     assert said["encryption"]["largest_sum"] == said["range"]["worst_integer"] < said["encryption"]["plain_modulus"] / 2
