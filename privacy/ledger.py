@@ -200,8 +200,8 @@ class Ledger:
 
         Raises:
             BudgetSpentError: the cap would be passed; nothing was written.
-            LedgerError: the attempt is not the next one, or a number or a text is not accepted.
-            RangeError: so many steps cannot be accounted for.
+            LedgerError: the attempt is not the next one, or extra_delta is no probability.
+            MisuseError: a text is too long or not printable, or so many steps cannot be accounted for.
         """
         content = Charge(
             run=run,
@@ -245,7 +245,11 @@ class Ledger:
             self._append(content)
 
     def note(self, *, run: str, server_round: int, text: str) -> None:
-        """Write down what became known of a round later; it changes no charge."""
+        """Write down what became known of a round later; it changes no charge.
+
+        Raises:
+            MisuseError: the text is longer than 1000 characters, or not printable.
+        """
         self._append(Note(run=run, round=server_round, text=text))
 
     def raise_cap(self, cap_epsilon: float, *, signed_off_by: str, reason: str) -> None:
