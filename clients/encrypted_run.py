@@ -206,7 +206,7 @@ class EncryptedRun:
 
     def _initial(self) -> ServerState:
         # Made here, or named by the plan: an aggregator's choice could be one that tells about single patients.
-        from secfed.model import initial_vector
+        from secfed.network import initial_vector
 
         plan = self.session.plan
         if plan.initial_model is not None:

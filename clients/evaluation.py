@@ -18,7 +18,8 @@ from secfed.data.cases import LABEL_MAPS, LabelMap, Modality
 from secfed.data.preprocessing import PreparedCase
 from secfed.errors import DataError
 from secfed.metrics import dice_per_class, hd95_per_class
-from secfed.model import build_model, grid_factor, load_flat
+from secfed.model import grid_factor, load_flat
+from secfed.network import build_network
 from secfed.parameters import FloatVector, ParameterLayout
 
 _DEFAULT_BATCH = 16
@@ -120,7 +121,7 @@ def mean_dice_by_modality(
     device = torch.device("cpu") if device is None else device
     num_classes = LABEL_MAPS[plan.task].num_classes
     with torch.random.fork_rng(devices=[]):
-        model = build_model(plan.model, num_classes=num_classes).to(device)
+        model = build_network(plan, num_classes=num_classes).to(device)
     load_flat(model, vector[: layout.model_size], layout.model_layout())
     totals: dict[Modality, tuple[float, int]] = {}
     for case in cases:

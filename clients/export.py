@@ -17,6 +17,7 @@ from clients.encrypted_run import MEMBER, RECORD, EncryptedRun, encrypted_runs
 from clients.site import Site
 from privacy.errors import MisuseError
 from privacy.he.member_state import MemberState
+from secfed.data.cases import LABEL_MAPS
 from secfed.errors import ConfigError, RunFolderError, SecfedError
 from secfed.parameters import model_digest, save_vector
 from secfed.server_optimizer import ServerState
@@ -158,7 +159,13 @@ def export_model(site: Site, *, out: Path, run: str | None = None, unfinished: i
     standing = standing_of(chosen)
     _require_finished(standing, unfinished)
     layout = chosen.session.layout
-    vector, model_layout = last_model(chosen, standing).model[: layout.model_size], layout.model_layout()
+    # Torch is needed for a plan with adapters alone.
+    from secfed.network import finished_model
+
+    plan = chosen.session.plan
+    vector, model_layout = finished_model(
+        last_model(chosen, standing).model, layout, plan=plan, num_classes=LABEL_MAPS[plan.task].num_classes
+    )
     sha256 = model_digest(vector, model_layout).hex()
     noted = {"run": standing.run, "rounds": standing.completed, "sha256": sha256, "out": str(out.absolute())}
     site.books.log("export", state=standing.state, **noted)

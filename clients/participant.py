@@ -129,9 +129,10 @@ def _offer(request: Request) -> tuple[TrainingPlan, ParameterLayout]:
 
 def _check_layout(plan: TrainingPlan, layout: ParameterLayout) -> None:
     # The layout must be the one that this site's own code builds for the plan: a server cannot add layers.
-    from secfed.model import build_model, state_layout
+    from secfed.model import state_layout
+    from secfed.network import build_network
 
-    model = build_model(plan.model, num_classes=LABEL_MAPS[plan.task].num_classes)
+    model = build_network(plan, num_classes=LABEL_MAPS[plan.task].num_classes)
     expected = state_layout(model, plan.training.optimizer_state)
     if expected != layout:
         raise PolicyRefusal("the offered model layout is not the one that the plan's architecture has")

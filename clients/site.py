@@ -131,12 +131,16 @@ class Site:
         return self.folder / LEDGERS / f"{fingerprint.hex()[:32]}.ledger"
 
     def floors(self, session: Session) -> ClientFloors:
-        """The policy's limits in the protocol's terms; fewer sites than the agreed noise needs open no sum."""
+        """The policy's limits in the protocol's terms; fewer sites than the agreed noise needs open no sum.
+
+        Nor are two sums over one model opened then that differ in a site: their difference would be that site's
+        integers with its own share of the noise, whatever the policy says about runs without noise.
+        """
         return ClientFloors(
             min_cohort=max(self.file.policy.min_cohort, session.min_survivors),
             min_threshold=self.file.policy.min_threshold,
             max_vector_length=session.slots.length,
-            second_sum=self.file.policy.second_sum,
+            second_sum="same survivors" if session.min_survivors else self.file.policy.second_sum,
             min_cohort_change=self.file.policy.min_cohort_change,
         )
 

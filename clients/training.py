@@ -166,9 +166,9 @@ def network_for(plan: TrainingPlan, device: "torch.device") -> "nn.Module":
     What a round does not overwrite are the integer counters of batch normalisation, which no computation reads.
     """
     from clients.local_steps import memory_format
-    from secfed.model import build_model
+    from secfed.network import build_network
 
-    model = build_model(plan.model, num_classes=LABEL_MAPS[plan.task].num_classes).to(device)
+    model = build_network(plan, num_classes=LABEL_MAPS[plan.task].num_classes).to(device)
     return model.to(memory_format=memory_format(plan, device))  # type: ignore[call-overload,no-any-return]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from secfed.config import ModelConfig, TrainingPlan
+from secfed.config import ModelConfig
 from secfed.errors import ConfigError
 from secfed.parameters import FloatVector, ParameterLayout, TensorKind, TensorSpec
 
@@ -43,15 +43,6 @@ def initial_model(config: ModelConfig, num_classes: int, seed: int) -> nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build_model(config, num_classes=num_classes)
-
-
-def initial_vector(plan: TrainingPlan, *, num_classes: int) -> tuple[FloatVector, ParameterLayout]:
-    """What round 1 starts from, shape (layout.size,), as every party computes it from the plan: moments are zero."""
-    model = initial_model(plan.model, num_classes, plan.seed)
-    layout = state_layout(model, plan.training.optimizer_state)
-    vector = np.zeros(layout.size, np.float32)
-    vector[: layout.model_size] = flatten(model)
-    return vector, layout
 
 
 def grid_factor(config: ModelConfig) -> int:

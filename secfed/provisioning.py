@@ -58,8 +58,8 @@ def provision_simulation(
 ) -> None:
     """Provision every site folder and the aggregator's copy of the roster.
 
-    The keys for stochastic rounding and for the noise of differential privacy are derived from the run's seed, so that a
-    seed gives one model; at a real site both come from OS entropy. Simulated noise guarantees nothing.
+    The keys for stochastic rounding and for the noise of differential privacy are derived from the run's seed, so that
+    a seed gives one model; at a real site both come from OS entropy. Simulated noise guarantees nothing.
     """
     members = []
     for folder, site in sites.items():

@@ -29,6 +29,7 @@ from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, TESTED
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
 from secfed.model import build_model, load_flat
+from secfed.network import finished_model
 from secfed.parameters import model_digest, save_vector
 from secfed.results import MEAN, ResultRow
 
@@ -57,7 +58,7 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
     labels = LABEL_MAPS[config.task]
     device = torch_device("auto")
     model = build_model(spec.plan.model, num_classes=labels.num_classes).to(device)
-    vector, model_layout = state.model[: layout.model_size], layout.model_layout()
+    vector, model_layout = finished_model(state.model, layout, plan=spec.plan, num_classes=labels.num_classes)
     load_flat(model, vector, model_layout)
     tested = job.folder / TESTED
     tested.write_text("", encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from secfed.config import PrivacyConfig, ReferenceName, RunConfig, SiteConfig, TrainingPlan
 from secfed.parameters import model_digest
-from secfed.privacy_plan import resolve_noise
+from secfed.privacy_plan import priced
 
 CENTRALISED_CLIP_NORM = 1000.0
 """Far above what a whole round moves a model by: the clip bounds the fixed-point range here and is never felt."""
@@ -45,10 +45,10 @@ def agreed_plan(config: RunConfig) -> TrainingPlan:
     """The plan that sites agree on: with the model that it starts from, and with the noise that its epsilon asks for.
 
     Raises:
-        ConfigError: `start_from` is no model of this architecture.
+        ConfigError: `start_from` is no model of this architecture, or no noise does what [privacy] asks for.
     """
     plan = config.plan()
-    if config.start_from is None and plan.privacy.epsilon is None:
+    if config.start_from is None and not plan.privacy.guarantees:
         return plan
     # Only these two need the network, and torch with it.
     from clients.private_contribution import trained_count
@@ -57,9 +57,9 @@ def agreed_plan(config: RunConfig) -> TrainingPlan:
     vector, layout = starting_vector(config)
     if config.start_from is not None:
         plan = plan.model_copy(update={"initial_model": model_digest(vector, layout).hex()})
-    if plan.privacy.epsilon is None:
+    if not plan.privacy.guarantees:
         return plan
-    return resolve_noise(plan, layout, dimension=trained_count(plan, layout), sites=len(config.sites))
+    return priced(plan, layout, dimension=trained_count(plan, layout), sites=len(config.sites))[0]
 
 
 def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) -> list[JobSpec]:
@@ -98,7 +98,9 @@ def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) 
 
 
 def _in_plain(plan: TrainingPlan) -> TrainingPlan:
-    # Masking changes no bit of a model, so a reference need not pay for it.
+    # Masking changes no bit of a model, so a reference need not pay for it. What noise is worth does depend on it.
+    if plan.privacy.guarantees:
+        return plan
     return plan.model_copy(
         update={"protection": plan.protection.model_copy(update={"mode": "plain", "threshold": None})}
     )
@@ -106,7 +108,7 @@ def _in_plain(plan: TrainingPlan) -> TrainingPlan:
 
 def _unprotected(plan: TrainingPlan) -> TrainingPlan:
     federation = plan.federation.model_copy(update={"min_cohort": 1})
-    return _in_plain(plan).model_copy(update={"federation": federation, "privacy": PrivacyConfig()})
+    return _in_plain(plan.model_copy(update={"federation": federation, "privacy": PrivacyConfig()}))
 
 
 def _alone(plan: TrainingPlan) -> TrainingPlan:

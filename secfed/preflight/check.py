@@ -12,7 +12,7 @@ from secfed.config import RunConfig
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import ConfigError, PolicyRefusal
 from secfed.experiment.checks import class_weights_problem, require_known_phantoms
-from secfed.model import initial_model, state_layout
+from secfed.network import initial_vector
 from secfed.preflight.encryption import Encryption, EncryptionTime, encryption_of, time_encryption
 from secfed.preflight.quorum import Quorum, quorum_of
 from secfed.preflight.timing import MaskingTime, TrainingTime, time_masking, time_training
@@ -100,7 +100,7 @@ def check(
     classes = LABEL_MAPS[config.task].num_classes
     # The site's file is read first: a wrong folder should not cost the time of everything else.
     site_file = None if site_folder is None else load_site_file(site_folder)
-    layout = state_layout(initial_model(config.model, classes, config.seed), config.training.optimizer_state)
+    layout = initial_vector(config, num_classes=classes)[1]
     planned = value_range(layout, config, max_clients=len(config.sites), noise_tail=noise_tail)
     asked = None if clients is None else value_range(layout, config, max_clients=clients, noise_tail=noise_tail)
     quorum = quorum_of(config)
