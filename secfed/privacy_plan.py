@@ -2,12 +2,17 @@
 
 Computed by every site from the agreed plan and public numbers, so that nobody has to believe anybody. Of the model it
 needs `dimension`: how many of its parameters learn.
+
+Whoever reads sums that differ in one site reads that site's integers, with its share of the noise alone. Under masks
+sites open no two such sums over one model. Where updates travel in plain everybody is read alone, and where sites see
+encrypted sums of changing members they may be; then that share is what is counted.
 """
 
 import math
 from dataclasses import replace
 
 from privacy.accounting import NoiseSplit, Segment, Spend, calibrate, distributed_segment, spend
+from privacy.errors import PrivacyError
 from privacy.fixed_point import VectorFormat
 from secfed.config import PrivacyConfig, TrainingPlan
 from secfed.errors import ConfigError
@@ -15,7 +20,9 @@ from secfed.parameters import ParameterLayout
 from secfed.protected_vector import delta_limit, sensitivity, vector_format
 
 LOCAL_QUANTA = 2**20
-"""Integer steps per clip norm where a site adds all of the noise itself."""
+"""Integer steps per clip norm where a site adds all of the noise itself; fewer under noise of many clip norms."""
+
+_FINE_NOISE = 128.0
 
 LOCAL_ADVICE = "privacy.mode = 'local' counts steps, so it needs training.steps_per_round and no passes_per_round"
 
@@ -33,7 +40,7 @@ def noise_split(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> N
         return NoiseSplit(
             noise_multiplier=_multiplier(privacy),
             clip_norm=privacy.clip_norm,
-            quantum=privacy.clip_norm / LOCAL_QUANTA,
+            quantum=privacy.clip_norm / LOCAL_QUANTA * max(1.0, _multiplier(privacy) / _FINE_NOISE),
             dimension=dimension,
             invited=1,
             max_dropouts=0,
@@ -53,7 +60,8 @@ def noise_split(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> N
 def round_cost(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> Segment:
     """What one round costs a patient, at the fewest survivors that the agreement allows.
 
-    Where updates travel in plain, whoever receives them sees one site's share of the noise alone, and that is counted.
+    In silo mode a patient can turn a site's whole update round: its reach is twice the clip norm, and what holds for a
+    patient holds for everybody at the site together.
 
     Raises:
         ConfigError: local mode without a fixed number of steps.
@@ -65,18 +73,44 @@ def round_cost(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> Se
         if plan.training.passes_per_round is not None:
             raise ConfigError(LOCAL_ADVICE)
         return distributed_segment(split, sampling_prob=privacy.sampling_prob, steps=plan.training.steps_per_round)
-    if plan.protection.mode == "plain":
-        alone = _multiplier(privacy) / math.sqrt(split.certain_honest)
+    if read_alone(plan):
+        alone = split.noise_multiplier / math.sqrt(split.certain_honest)
         split = replace(split, noise_multiplier=alone, invited=1, max_dropouts=0, max_colluders=0)
-    return distributed_segment(split, sampling_prob=1.0 if privacy.mode == "silo" else privacy.sampling_prob)
+    if privacy.mode == "silo":
+        split = replace(split, noise_multiplier=split.noise_multiplier / 2, clip_norm=2 * split.clip_norm)
+        return distributed_segment(split, sampling_prob=1.0)
+    return distributed_segment(split, sampling_prob=privacy.sampling_prob)
+
+
+def read_alone(plan: TrainingPlan) -> bool:
+    """Whether somebody may come to see one site's integers by themselves, with that site's noise and no other."""
+    mode = plan.protection.mode
+    return mode == "plain" or (mode == "encrypted" and plan.privacy.max_dropouts > 0)
 
 
 def run_cost(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> Spend:
-    """What the whole run costs; its unit says whom it protects: a patient, or in silo mode everybody at a site."""
+    """What the whole run costs every patient, if each round is charged once.
+
+    Raises:
+        ConfigError, MisuseError, RangeError: as `round_cost`, or delta is too small to be accounted.
+    """
     cost = round_cost(plan, slots, dimension=dimension)
     whole = replace(cost, steps=cost.steps * plan.federation.rounds)
-    found = spend([whole], delta=plan.privacy.resolved_delta)
-    return replace(found, unit="site, and so each of its patients") if plan.privacy.mode == "silo" else found
+    return spend([whole], delta=plan.privacy.resolved_delta)
+
+
+def priced(plan: TrainingPlan, layout: ParameterLayout, *, dimension: int, sites: int) -> tuple[TrainingPlan, Spend]:
+    """The plan with its noise, and what all of it costs, before anybody's data are looked at.
+
+    Raises:
+        ConfigError: there is no such noise, or it cannot be accounted for; the message names the setting.
+    """
+    try:
+        resolved = resolve_noise(plan, layout, dimension=dimension, sites=sites)
+        slots = vector_format(layout, resolved, cohort_size=sites)
+        return resolved, run_cost(resolved, slots, dimension=dimension)
+    except PrivacyError as error:
+        raise ConfigError(f"[privacy] mode = '{plan.privacy.mode}': {error}") from error
 
 
 def resolve_noise(plan: TrainingPlan, layout: ParameterLayout, *, dimension: int, sites: int) -> TrainingPlan:
