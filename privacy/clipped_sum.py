@@ -79,11 +79,11 @@ class ClippedAccumulator:
         if not _SMALLEST_CLIP_NORM <= clip_norm <= _LARGEST_CLIP_NORM:
             raise MisuseError(f"clip_norm = {clip_norm} must lie in [1e-30, 1e30]")
         self.clip_norm = clip_norm
-        sizes = [shape.numel() for shape in shapes]
+        self._shapes = tuple(shapes)
         # Apple's GPUs have no float64; their memory is the processor's too, so the copy to it is short.
         self._device = torch.device("cpu") if device.type == "mps" else device
-        self._total = torch.zeros(sum(sizes), dtype=torch.float64, device=self._device)
-        self._parts = [part.view(shape) for part, shape in zip(torch.split(self._total, sizes), shapes, strict=True)]
+        size = sum(shape.numel() for shape in shapes)
+        self._total = torch.zeros(size, dtype=torch.float64, device=self._device)
         self._norms: list[torch.Tensor] = []
 
     def add(self, gradient: Sequence["torch.Tensor"], *, scale: float = 1.0) -> None:
@@ -96,17 +96,15 @@ class ClippedAccumulator:
 
         if len(self._norms) == MAX_PATIENTS:
             raise MisuseError(f"a lot holds at most {MAX_PATIENTS} patients: lower the sampling probability")
-        if [tensor.shape for tensor in gradient] != [part.shape for part in self._parts]:
+        if tuple(tensor.shape for tensor in gradient) != self._shapes:
             raise MisuseError("a patient's gradient must have the shapes of the declared parameters, in their order")
         with torch.no_grad():
-            gradient = [tensor.to(self._device) for tensor in gradient]
-            norms = torch.stack([torch.linalg.vector_norm(tensor.double()) for tensor in gradient])
-            norm = torch.linalg.vector_norm(norms) / scale
+            flat = torch.cat([tensor.to(self._device).flatten() for tensor in gradient])
+            norm = torch.linalg.vector_norm(flat, dtype=torch.float64) / scale
             factor = (self.clip_norm * (1 - _SLACK) / norm).clamp(max=1.0) / scale
-            factor = factor.where(norm.isfinite(), 0.0)
-            for part, tensor in zip(self._parts, gradient, strict=True):
-                # Zero times infinity would be NaN, so what is not finite goes before the factor comes.
-                part.addcmul_(tensor.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), factor)
+            # Zero times infinity would be NaN, so what is not finite goes before the factor comes.
+            finite = flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+            self._total.addcmul_(finite, factor.where(norm.isfinite(), 0.0))
             self._norms.append(norm)
 
     def result(self) -> ClippedSum:
