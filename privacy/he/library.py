@@ -14,6 +14,7 @@ It does not protect the key in this process's memory: neither Python nor TenSEAL
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn, Self, TypeAlias
 
 import numpy as np
@@ -41,9 +42,6 @@ class SealKey:
 
     def __init__(self, context: Any, parameters: HeParameters) -> None:
         self._context, self._parameters = context, parameters
-        written = _ciphertext(self._encrypted(np.zeros(parameters.slots, dtype=np.int64)))
-        coefficients = 2 * len(parameters.moduli) * parameters.ring_degree
-        self._ciphertext_frame = _Frame.around(written, coefficients=coefficients)
 
     @classmethod
     def generate(cls, parameters: HeParameters) -> Self:
@@ -53,10 +51,9 @@ class SealKey:
     @classmethod
     def from_residues(cls, residues: Residues, parameters: HeParameters) -> Self:
         """The key that `residues` gave; shape (primes, ring degree), the special prime last, each below its prime."""
-        fields = _fields(_serialised(_new_context(parameters)))
-        frame = _Frame.around(_first(_fields(_first(fields, 3)), 1), coefficients=residues.size)
-        private = _delimited(1, frame.filled(residues))
-        message = _delimited(1, _first(fields, 1)) + _delimited(2, _first(fields, 2)) + _delimited(3, private)
+        frames = _frames(parameters)
+        private = _delimited(1, frames.key.filled(residues))
+        message = _delimited(1, frames.settings) + _delimited(2, frames.public) + _delimited(3, private)
         # Field 4, the type of encryption: 1 is symmetric.
         return cls(tenseal.context_from(message + bytes([4 << 3 | _VARINT, 1]), n_threads=1), parameters)
 
@@ -69,7 +66,7 @@ class SealKey:
     def encrypt(self, slots: Slots) -> list[Residues]:
         """One fresh ciphertext: c0 and then c1, by prime, each of shape (1, ring degree); slots of shape (slots,)."""
         degree, primes = self._parameters.ring_degree, len(self._parameters.moduli)
-        body = _body(_ciphertext(self._encrypted(slots)))
+        body = _body(_encrypted(self._context, slots, self._parameters))
         flat = np.frombuffer(body[-16 * degree * primes :], dtype="<u8").astype(np.uint64, copy=False)
         return list(flat.reshape(2 * primes, 1, degree))
 
@@ -80,7 +77,7 @@ class SealKey:
         """
         slots = self._parameters.slots
         size = _varint(slots)
-        message = _delimited(1, size) + _delimited(2, self._ciphertext_frame.filled(residues))
+        message = _delimited(1, size) + _delimited(2, _frames(self._parameters).ciphertext.filled(residues))
         if self._parameters.scheme == "BFV":
             return np.array(tenseal.bfv_vector_from(self._context, message).decrypt(), dtype=np.int64)
         message += bytes([3 << 3 | _FIXED64]) + struct.pack("<d", 2.0**self._parameters.scale_bits)
@@ -92,16 +89,6 @@ class SealKey:
 
     def __reduce__(self) -> NoReturn:
         raise MisuseError("a SealKey cannot be pickled: it is secret")
-
-    def _encrypted(self, slots: Slots) -> bytes:
-        # The classes behind tenseal.bfv_vector and tenseal.ckks_vector, which copy every list twice more.
-        if self._parameters.scheme == "BFV":
-            vector = tenseal._ts_cpp.BFVVector(self._context.data, slots.tolist())
-        else:
-            scale = 2.0**self._parameters.scale_bits
-            vector = tenseal._ts_cpp.CKKSVector(self._context.data, slots.astype(np.float64).tolist(), scale)
-        serialised: bytes = vector.serialize()
-        return serialised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +118,42 @@ class _Frame:
         return _SEAL_HEADER.pack(_SEAL_MAGIC, _SEAL_HEADER.size, *self.version, _UNCOMPRESSED, 0, size) + body
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Frames:
+    """What is the same in all objects under some parameters: settings and public part of a context, and two frames."""
+
+    settings: bytes
+    public: bytes
+    key: _Frame
+    ciphertext: _Frame
+
+
+@lru_cache(maxsize=8)
+def _frames(parameters: HeParameters) -> _Frames:
+    """Taken from a context of its own, whose key nobody uses; making one takes as long as opening a key."""
+    context = _new_context(parameters)
+    fields = _fields(_serialised(context))
+    written = _encrypted(context, np.zeros(parameters.slots, dtype=np.int64), parameters)
+    return _Frames(
+        settings=_first(fields, 1),
+        public=_first(fields, 2),
+        key=_Frame.around(
+            _first(_fields(_first(fields, 3)), 1), coefficients=len(parameters.modulus_bits) * parameters.ring_degree
+        ),
+        ciphertext=_Frame.around(written, coefficients=2 * len(parameters.moduli) * parameters.ring_degree),
+    )
+
+
+def _encrypted(context: Any, slots: Slots, parameters: HeParameters) -> bytes:
+    """A fresh ciphertext as SEAL writes it."""
+    # The classes behind tenseal.bfv_vector and tenseal.ckks_vector, which copy every list twice more.
+    if parameters.scheme == "BFV":
+        vector = tenseal._ts_cpp.BFVVector(context.data, slots.tolist())
+    else:
+        vector = tenseal._ts_cpp.CKKSVector(context.data, slots.astype(np.float64).tolist(), 2.0**parameters.scale_bits)
+    return _first(_fields(vector.serialize()), 2)
+
+
 def _new_context(parameters: HeParameters) -> Any:
     bfv = parameters.scheme == "BFV"
     return tenseal.context(
@@ -148,10 +171,6 @@ def _serialised(context: Any) -> bytes:
         save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
     )
     return data
-
-
-def _ciphertext(message: bytes) -> bytes:
-    return _first(_fields(message), 2)
 
 
 def _body(blob: bytes) -> bytes:

@@ -17,7 +17,7 @@ def loaded(residues, key):
     """A chunk as TenSEAL's own vector."""
     seal_key, slots = key._seal_key, key.parameters.slots
     message = library._delimited(1, library._varint(slots)) + library._delimited(
-        2, seal_key._ciphertext_frame.filled(residues)
+        2, library._frames(seal_key._parameters).ciphertext.filled(residues)
     )
     if key.parameters.scheme == "BFV":
         return tenseal.bfv_vector_from(seal_key._context, message)
@@ -40,7 +40,7 @@ def test_additions_without_a_library_are_those_of_seal(parameters):
         total.add(message, contributor=name)
         chunk = loaded(residues_of(message, parameters=parameters)[0], key)
         theirs = chunk if theirs is None else theirs + chunk
-    body = library._body(library._ciphertext(theirs.serialize()))
+    body = library._body(library._first(library._fields(theirs.serialize()), 2))
     ours = residues_of(total.total(), parameters=parameters)[0]
     assert np.array_equal(np.frombuffer(body[-8 * ours.size :], dtype="<u8").reshape(ours.shape), ours)
 
