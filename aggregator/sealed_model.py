@@ -38,6 +38,8 @@ class SealedModel:
         self._reruns: dict[int, int] = {}
         self.run, self.completed, self.number, self.ended = self._load_state()
         self.before = self._load_sum(self.completed)
+        # The run's name is durable before any site hears it: sessions under two names are no one run's transcript.
+        self._save_state()
 
     def next_number(self) -> int:
         """A round number that no site has heard; numbers rise over the whole run."""
