@@ -19,7 +19,7 @@ from clients.participant import Participant
 from clients.site import Site
 from privacy.errors import HostileInputError, RangeError
 from privacy.he.errors import StaleMemberError, UnreadableSumError
-from privacy.ledger_entries import BudgetSpentError
+from privacy.ledger_entries import BudgetSpentError, LedgerError
 from secfed.errors import DataError, PolicyRefusal
 from secfed.messages import (
     BadMessage,
@@ -101,6 +101,7 @@ def _require_stage(request: Request, stage: Stage) -> None:
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (PolicyRefusal, "policy"),
     (BudgetSpentError, "budget"),
+    (LedgerError, "budget"),
     (RangeError, "range"),
     (StaleMemberError, "stale"),
     (UnreadableSumError, "sum"),

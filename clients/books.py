@@ -107,6 +107,7 @@ class Books:
         relation: str,
         accountant: str,
         cap_epsilon: float,
+        ledger: str,
         head: str,
         entries: int,
     ) -> None:
@@ -122,6 +123,7 @@ class Books:
                 "relation": relation,
                 "accountant": accountant,
                 "cap_epsilon": cap_epsilon,
+                "ledger": ledger,
                 "ledger_head": head,
                 "ledger_entries": entries,
             },

@@ -38,13 +38,12 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
     from clients.training import train_one_round
 
     plan, layout = session.plan, session.layout
-    if plan.privacy.mode != "off":
-        from clients.private_contribution import contribute_privately
-
-        return contribute_privately(site, session, model=model, server_round=server_round)
     cases = site.cases(plan)
     device = torch_device(site.file.device)
     validation = {}
+    if plan.privacy.guarantees:
+        # Whatever the request asks for: scores of private cases are a release, and nobody pays for one here.
+        validate = False
     if validate and cases.validation:
         scores = mean_dice_by_modality(model, layout, cases.validation, plan=plan, device=device)
         validation = {
@@ -52,6 +51,10 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
             for modality, (dice_sum, count) in scores.items()
             for kind, value in (("dice", dice_sum), ("cases", float(count)))
         }
+    if plan.privacy.mode != "off":
+        from clients.private_contribution import contribute_privately
+
+        return contribute_privately(site, session, model=model, server_round=server_round, validation=validation)
     started = time.perf_counter()
     outcome = train_one_round(
         plan=plan,

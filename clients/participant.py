@@ -69,6 +69,10 @@ class Participant:
         if not cases.examples:
             raise DataError(f"site '{self.site.name}' has no training cases")
         self.site.file.policy.check_samples(sum(samples_for(source, plan.training) for source in cases.sources))
+        if plan.privacy.mode != "off":
+            from clients.private_contribution import require_affordable
+
+            require_affordable(self.site, session)
         client = None
         payload = b""
         if plan.protection.mode != "plain":

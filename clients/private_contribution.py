@@ -1,5 +1,7 @@
 """A site's part of a round under differential privacy: charge, sample patients, clip each one, add noise, encode.
 
+    at the join      the network takes patients one by one, the noise can be accounted, the budget has a round left
+
     known question?  -> the very integers that were let out before
     charge           the ledger, on the disk before any patient is looked at; refused where the budget is spent
     sample           every patient by an exact coin (privacy.patient_sampling)
@@ -14,7 +16,7 @@ the sites' sizes are is public by agreement. It does not protect a person who st
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,14 +31,16 @@ from clients.site import Session, Site
 from clients.update import rounding_stream
 from privacy.cbor import to_cbor
 from privacy.clipping import clip_by_l2_norm
+from privacy.errors import PrivacyError
 from privacy.fixed_point import encode
 from privacy.noise import add_share, noise_share
 from privacy.patient_sampling import poisson_lot
+from privacy.segment import Segment
 from privacy.streams import Keystream, Words
 from secfed.config import TrainingPlan
-from secfed.errors import DataError
+from secfed.errors import ConfigError, DataError, PolicyRefusal
 from secfed.parameters import FloatVector, ParameterLayout, model_digest
-from secfed.privacy_plan import noise_split, round_cost
+from secfed.privacy_plan import noise_split, read_alone, round_cost
 from secfed.protected_vector import ModelUpdate, example_weight, pack
 
 if TYPE_CHECKING:
@@ -63,12 +67,23 @@ class _Round:
         return self.session.plan
 
     @property
-    def key(self) -> bytes:
-        """What was asked: the same plan, round, model and data, and nothing that depends on how updates travel."""
+    def question(self) -> bytes:
+        """The same plan, round, model and data, and nothing that depends on how updates travel."""
+        return self._digest("secfed question/1")
+
+    @property
+    def release(self) -> bytes:
+        """What was paid for: the question, among how many sites, and whether somebody reads this site alone.
+
+        Integers that were let out under masks cost less than the same ones do in plain.
+        """
+        return self._digest("secfed release/2", self.session.max_clients, int(read_alone(self.plan)))
+
+    def _digest(self, *bound: str | int) -> bytes:
         return hashlib.sha256(
             to_cbor(
                 [
-                    "secfed release/1",
+                    *bound,
                     self.plan.unprotected_digest(),
                     self.server_round,
                     model_digest(self.model, self.session.layout),
@@ -101,10 +116,35 @@ class _Round:
 
     def stream(self, label: str) -> Keystream:
         """Fresh from the operating system; in a simulation from its seed and the question."""
-        return Keystream(self.site.noise_key(label=label, context={"release": self.key}))
+        return Keystream(self.site.noise_key(label=label, context={"release": self.question}))
 
 
-def contribute_privately(site: Site, session: Session, *, model: FloatVector, server_round: int) -> Contribution:
+def require_affordable(site: Site, session: Session) -> None:
+    """What would stop a round is said when a site joins, while no patient has been looked at and nothing is charged.
+
+    Raises:
+        PolicyRefusal: the noise cannot be accounted for, or the network or the loss couples patients.
+        BudgetSpentError: what is left of the budget does not hold one round.
+        LedgerError, DataError: as `contribute_privately`.
+    """
+    from clients.budget import require_a_round
+
+    plan, patients = session.plan, _patients(site, session.plan)
+    try:
+        cost = _cost(session)
+        if plan.privacy.mode != "silo":
+            start = np.zeros(session.layout.size, np.float32)
+            with _round(site, session, patients, model=start, server_round=1).opened():
+                pass
+    except (ConfigError, PrivacyError) as error:
+        raise PolicyRefusal(f"privacy.mode = '{plan.privacy.mode}' cannot be held here: {error}") from error
+    if cost is not None:
+        require_a_round(site, session, patients, cost=cost)
+
+
+def contribute_privately(
+    site: Site, session: Session, *, model: FloatVector, server_round: int, validation: Mapping[str, float]
+) -> Contribution:
     """The integers of one update, uint32 of shape (slots.length,), with the noise that was agreed.
 
     Raises:
@@ -113,39 +153,28 @@ def contribute_privately(site: Site, session: Session, *, model: FloatVector, se
         DataError: more patients than `federation.example_cap`.
         MisuseError: the network or the loss couples patients.
     """
-    from clients.budget import bind, pay
-    from clients.patients import fingerprint_of, patients_of
+    from clients.budget import bind, paid, pay
 
     started = time.perf_counter()
     plan = session.plan
-    patients = patients_of(site.cases(plan).sources, plan)
-    if len(patients) > plan.federation.example_cap:
-        raise DataError(
-            f"this site has {len(patients)} patients, federation.example_cap = {plan.federation.example_cap}: under "
-            "differential privacy the cap must hold all of them"
-        )
-    asked = _Round(
-        site=site,
-        session=session,
-        patients=patients,
-        fingerprint=fingerprint_of(patients),
-        model=np.asarray(model, np.float32),
-        server_round=server_round,
-    )
+    patients = _patients(site, plan)
+    asked = _round(site, session, patients, model=model, server_round=server_round)
     releases = Releases(site.state / RELEASES, durable=site.file.durable_state)
-    known = releases.find(asked.key, length=session.slots.length)
+    known = releases.find(asked.release, length=session.slots.length)
+    cost = _cost(session)
     if known is not None:
+        charge = None if cost is None else paid(site, session, patients, server_round=server_round)
+        if charge is not None:
+            # A kill may have come between keeping the integers and writing down that this charge is theirs.
+            bind(site, patients, charge, known)
         return Contribution(
             server_round=server_round, encoded=known, samples=0, training_seconds=0.0, encoding_seconds=0.0
         )
-    charge = None
-    if plan.privacy.guarantees:
-        cost = round_cost(plan, session.slots, dimension=trained_count(plan, session.layout))
-        charge = pay(site, session, patients, server_round=server_round, cost=cost)
+    charge = None if cost is None else pay(site, session, patients, server_round=server_round, cost=cost)
     made = _MODES[plan.privacy.mode](asked)
     trained_at = time.perf_counter()
-    encoded = _encode(asked, made)
-    releases.keep(asked.key, encoded)
+    encoded = _encode(asked, made, validation)
+    releases.keep(asked.release, encoded)
     if charge is not None:
         bind(site, patients, charge, encoded)
     return Contribution(
@@ -155,6 +184,40 @@ def contribute_privately(site: Site, session: Session, *, model: FloatVector, se
         training_seconds=trained_at - started,
         encoding_seconds=time.perf_counter() - trained_at,
     )
+
+
+def _patients(site: Site, plan: TrainingPlan) -> "tuple[Patient, ...]":
+    from clients.patients import patients_of
+
+    patients = patients_of(site.cases(plan).sources, plan)
+    if len(patients) > plan.federation.example_cap:
+        raise DataError(
+            f"this site has {len(patients)} patients, federation.example_cap = {plan.federation.example_cap}: under "
+            "differential privacy the cap must hold all of them"
+        )
+    return patients
+
+
+def _round(
+    site: Site, session: Session, patients: "tuple[Patient, ...]", *, model: FloatVector, server_round: int
+) -> _Round:
+    from clients.patients import fingerprint_of
+
+    return _Round(
+        site=site,
+        session=session,
+        patients=patients,
+        fingerprint=fingerprint_of(patients),
+        model=np.asarray(model, np.float32),
+        server_round=server_round,
+    )
+
+
+def _cost(session: Session) -> Segment | None:
+    """What a round costs, None without a guarantee."""
+    if not session.plan.privacy.guarantees:
+        return None
+    return round_cost(session.plan, session.slots, dimension=trained_count(session.plan, session.layout))
 
 
 def trained_count(plan: TrainingPlan, layout: ParameterLayout) -> int:
@@ -198,25 +261,30 @@ def _one_step(asked: _Round) -> _Delta:
 
 def _whole_update(asked: _Round) -> _Delta:
     """Silo: ordinary training, and then the whole update is what is clipped."""
-    from clients.training import train_one_round
+    from clients.training import TrainingDiverged, train_one_round
 
     site, session = asked.site, asked.session
-    outcome = train_one_round(
-        plan=asked.plan,
-        sources=site.cases(asked.plan).sources,
-        start=asked.model,
-        layout=session.layout,
-        server_round=asked.server_round,
-        state_folder=site.state,
-        device=torch_device(site.file.device),
-        durable_state=site.file.durable_state,
-    )
     with asked.opened() as work:
         trained = work.positions
-    moved = outcome.weights.astype(np.float64) - asked.model
-    delta = np.zeros(session.layout.num_parameters)
-    delta[trained] = clip_by_l2_norm(moved[trained], bound=asked.plan.privacy.clip_norm).values
-    return _Delta(delta=delta, weight=1.0, samples=outcome.samples, shared=trained, moments=_NOTHING)
+    delta, samples = np.zeros(session.layout.num_parameters), 0
+    try:
+        outcome = train_one_round(
+            plan=asked.plan,
+            sources=site.cases(asked.plan).sources,
+            start=asked.model,
+            layout=session.layout,
+            server_round=asked.server_round,
+            state_folder=site.state,
+            device=torch_device(site.file.device),
+            durable_state=site.file.durable_state,
+        )
+        moved = outcome.weights.astype(np.float64) - asked.model
+        delta[trained] = clip_by_l2_norm(moved[trained], bound=asked.plan.privacy.clip_norm).values
+        samples = outcome.samples
+    except TrainingDiverged as error:
+        # One patient's images can do that: staying away then would tell of them, so the site sends noise alone.
+        site.books.log("nothing but noise", round=asked.server_round, error=str(error))
+    return _Delta(delta=delta, weight=1.0, samples=samples, shared=trained, moments=_NOTHING)
 
 
 def _local_steps(asked: _Round) -> _Delta:
@@ -256,7 +324,7 @@ def _local_steps(asked: _Round) -> _Delta:
             states.save(work.network, optimizer, server_round=asked.server_round)
         elif training.optimizer_state == "average":
             moments = shared_moments(work.network, optimizer).astype(np.float64)
-        losses = [float(loss) for loss in work.mean_losses]
+        losses = [float(loss) for loss in work.mean_losses if loss.isfinite()]
     moved = weights.astype(np.float64) - asked.model[: layout.model_size]
     return _Delta(
         delta=clip_by_l2_norm(moved[: layout.num_parameters], bound=plan.federation.clip_norm).values,
@@ -277,7 +345,7 @@ def _with_all_noise(asked: _Round, total: npt.NDArray[np.float64], noise: Keystr
     return noisy * np.float64(split.quantum)
 
 
-def _encode(asked: _Round, made: _Delta) -> Words:
+def _encode(asked: _Round, made: _Delta, validation: Mapping[str, float]) -> Words:
     """Fixed point, and then this site's share of the noise on the integers, modulo 2^32."""
     plan, slots = asked.plan, asked.session.slots
     update = ModelUpdate(
@@ -286,7 +354,7 @@ def _encode(asked: _Round, made: _Delta) -> Words:
         moments=np.clip(made.moments, -plan.training.gradient_clip_norm, plan.training.gradient_clip_norm),
         weight=made.weight,
         train_loss=made.train_loss,
-        validation={},
+        validation=validation,
     )
     rounding = rounding_stream(asked.site.rounding_key, plan=plan, server_round=asked.server_round)
     encoded = encode(pack(update, slots=slots), vector_format=slots, rounding=rounding)

@@ -57,6 +57,10 @@ def batch_for(source: TrainingSource, training: TrainingConfig) -> int:
     return max(1, round(training.batch_size * len(source.cases) / training.batch_cases))
 
 
+class TrainingDiverged(SecfedError):  # noqa: N818 - the field's word
+    """The loss or the weights of a round are not finite."""
+
+
 def steps_for(source: TrainingSource, training: TrainingConfig) -> int:
     """Optimiser steps per round at one site: fixed, or `passes_per_round` passes over its own slices, at least one."""
     if training.passes_per_round is None:
@@ -91,7 +95,7 @@ def train_one_round(
     Raises:
         DataError: a source has no cases, or a case has no labels.
         RunFolderError: the saved optimiser state is damaged or belongs to another run.
-        SecfedError: the training diverged.
+        TrainingDiverged: loss or weights are not finite.
         ValueError: `start` or `layout` do not fit the plan's model, a site stands twice, or `server_round` is below 1.
     """
     import torch
@@ -145,7 +149,7 @@ def train_one_round(
     if plan.training.optimizer_state == "average":
         weights = np.concatenate([weights, shared_moments(model, optimizer)])
     if not (np.isfinite(losses).all() and np.isfinite(weights).all()):
-        raise SecfedError(
+        raise TrainingDiverged(
             f"training diverged at {' and '.join(sites)} in round {server_round}: loss or weights are not finite; "
             f"lower training.learning_rate = {plan.training.learning_rate}, or use precision = 'float32'"
         )

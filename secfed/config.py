@@ -20,7 +20,7 @@ from secfed.errors import ConfigError
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 ModalityName = Literal["CT", "MR"]
 ProtectionMode = Literal["plain", "masked", "encrypted"]
@@ -331,6 +331,16 @@ class TrainingPlan(Table):
             raise ValueError(
                 f"federation.validate_every = {self.federation.validate_every} would release scores of private cases "
                 f"without noise under privacy.mode = '{mode}': set it to 0"
+            )
+        if mode in ("local", "clip_only") and self.training.passes_per_round is not None:
+            raise ValueError(
+                f"training.passes_per_round = {self.training.passes_per_round:g}: privacy.mode = '{mode}' counts steps: "
+                "give steps_per_round alone"
+            )
+        if mode == "silo" and self.training.optimizer_state == "average":
+            raise ValueError(
+                "training.optimizer_state = 'average' would release moments, to which privacy.mode = 'silo' adds no "
+                "noise: set it to 'keep' or 'reset'"
             )
         if mode == "distributed" and self.training.optimizer_state != "reset":
             raise ValueError(

@@ -128,7 +128,8 @@ class Refusal:
 
 REFUSAL_REASONS = ("policy", "budget", "protocol", "data", "range", "internal", "stale", "sum")
 """The last two occur in encrypted runs: an earlier sum is missing at the site; the sum that it was shown is no sum of
-the announced contributors' updates. "budget" says that the patients' privacy budget does not allow the round."""
+the announced contributors' updates. "budget" says that the patients' privacy budget does not allow the round, or
+that its ledger cannot be used."""
 
 
 def encode_request(request: Request) -> RecordDict:

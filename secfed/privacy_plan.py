@@ -24,8 +24,6 @@ LOCAL_QUANTA = 2**20
 
 _FINE_NOISE = 128.0
 
-LOCAL_ADVICE = "privacy.mode = 'local' counts steps, so it needs training.steps_per_round and no passes_per_round"
-
 
 def noise_split(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> NoiseSplit:
     """How the noise of one sum is shared, in the units of the weighted delta that travels.
@@ -64,14 +62,11 @@ def round_cost(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> Se
     patient holds for everybody at the site together.
 
     Raises:
-        ConfigError: local mode without a fixed number of steps.
         MisuseError, RangeError: as `noise_split`.
     """
     privacy = plan.privacy
     split = noise_split(plan, slots, dimension=dimension)
     if privacy.mode == "local":
-        if plan.training.passes_per_round is not None:
-            raise ConfigError(LOCAL_ADVICE)
         return distributed_segment(split, sampling_prob=privacy.sampling_prob, steps=plan.training.steps_per_round)
     if read_alone(plan):
         alone = split.noise_multiplier / math.sqrt(split.certain_honest)
@@ -92,7 +87,7 @@ def run_cost(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> Spen
     """What the whole run costs every patient, if each round is charged once.
 
     Raises:
-        ConfigError, MisuseError, RangeError: as `round_cost`, or delta is too small to be accounted.
+        MisuseError, RangeError: as `round_cost`, or delta is too small to be accounted.
     """
     cost = round_cost(plan, slots, dimension=dimension)
     whole = replace(cost, steps=cost.steps * plan.federation.rounds)
@@ -118,7 +113,7 @@ def resolve_noise(plan: TrainingPlan, layout: ParameterLayout, *, dimension: int
 
     Raises:
         MisuseError, RangeError: the target is out of reach, or the numbers contradict each other.
-        ConfigError: local mode without a fixed number of steps.
+        ConfigError: the noise does not fit into the integers.
     """
     target = plan.privacy.epsilon
     if target is None:

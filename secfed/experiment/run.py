@@ -50,6 +50,7 @@ def run_experiment(
     """
     check_single_root()
     check_run(config)
+    specs = job_specs(config)
     with RunFolder(out) as run:
         run.claim(config, resume=resume)
         if run.complete:
@@ -58,7 +59,6 @@ def run_experiment(
         clock = time.monotonic()
         progress.data_started(count_volumes(data_tasks(config, run_folder=out)))
         prepare_data(config, run_folder=out, workers=cores, on_volume=progress.volume_done)
-        specs = job_specs(config)
         progress.jobs_started(specs)
         orders = [JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1) for spec in specs]
         run_jobs(orders, cores=cores, on_progress=progress.job_moved)
