@@ -1,14 +1,16 @@
 """Gradients patient by patient against the plain step over the same images: time and memory, beside Opacus's hooks.
 
-All three ways see one lot, with the training loss, on one thread. Time is the CPU time of whole steps in one process,
-the ways taking turns, so that a busy machine slows all of them; what counts is the ratio of the medians. Memory is what
-a step adds to the resident memory of a fresh process, one process per way, after a step with one image has loaded
-torch's kernels; glibc gives freed blocks back at once there, or a peak would hold what was freed long before.
+All three ways see one lot, with the training loss, on one thread, each in processes of its own, because what one way
+frees shapes how the next one allocates. Time is the CPU time of whole steps; the processes of the three ways take
+turns, so that a busy machine slows all of them, and what counts is the ratio of the medians. Memory is what a step adds
+to the resident memory of a process, after a step with one image has loaded torch's kernels; glibc gives freed blocks
+back at once there, or a peak would hold what was freed long before.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,8 +76,12 @@ def gradient_rows(*, quick: bool) -> list[Row]:
     """Rows for the demo's U-Net, for which the targets are set, and for a BasicUNet."""
     rows = []
     for name in ("demo", "basic-small" if quick else "basic"):
-        seconds = _measured(name, "time", repeats=5 if quick else 9)
-        memory = {way: _measured(name, way, repeats=1)[way] / 2**20 for way in WAYS}
+        laps: dict[str, list[float]] = {way: [] for way in WAYS}
+        for _ in range(2 if quick else 3):
+            for way in WAYS:
+                laps[way] += _measured(name, "time", way, repeats=3 if quick else 5)
+        seconds = {way: statistics.median(found) for way, found in laps.items()}
+        memory = {way: _measured(name, "memory", way, repeats=1)[0] / 2**20 for way in WAYS}
         rows += _rows(WORKLOADS[name].title, seconds=seconds, megabytes=memory, targets=name == "demo")
     return rows
 
@@ -102,23 +108,23 @@ def _rows(title: str, *, seconds: dict[str, float], megabytes: dict[str, float],
     return rows
 
 
-def _measured(workload: str, what: str, *, repeats: int) -> dict[str, float]:
-    """Seconds of all ways, or bytes of one, from a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.patient_gradients", workload, what, str(repeats)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({} if what == "time" else _PROMPT_MALLOC)
+def _measured(workload: str, what: str, way: str, *, repeats: int) -> list[float]:
+    """CPU seconds of every step, or the bytes of one, from a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.patient_gradients", workload, what, way, str(repeats)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | (_PROMPT_MALLOC if what == "memory" else {})
     root = Path(__file__).parents[1]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def steps_of(workload: Workload) -> dict[str, Callable[[int], object]]:
-    """The three ways, each a step over the first so many patients; 0 stands for one image of one patient."""
+def step_of(workload: Workload, way: str) -> Callable[[int], object]:
+    """A step over the first so many patients; 0 stands for one image of one patient."""
     import torch
 
     from clients.loss import losses_per_image
     from privacy.opacus_backend import OpacusHooks
-    from privacy.patientwise import PatientLoop, Views
+    from privacy.patientwise import PatientLoop
     from secfed.config import ModelConfig
     from secfed.model import initial_model
 
@@ -148,45 +154,41 @@ def steps_of(workload: Workload) -> dict[str, Callable[[int], object]]:
         model.zero_grad(set_to_none=True)
         torch.autograd.backward(loss(model(images[seen]), labels[seen]).mean())
 
-    def taken(patients: int) -> list[Views]:
-        return lot[:patients] or [(images[:1], labels[:1])]
-
     example = (torch.zeros(1, 1, *shape), torch.zeros(1, *shape, dtype=torch.int64))
-    loop = PatientLoop(model, loss=loss, clip_norm=1.0, example=example)
-    hooks = OpacusHooks(model, loss=loss, clip_norm=1.0, example=example)
-    return {
-        "plain": plain,
-        "loop": lambda patients: loop.sum(taken(patients)),
-        "hooks": lambda patients: hooks.sum(taken(patients)),
-    }
+    if way == "plain":
+        return plain
+    backend = (PatientLoop if way == "loop" else OpacusHooks)(model, loss=loss, clip_norm=1.0, example=example)
+    return lambda patients: backend.sum(lot[:patients] or [(images[:1], labels[:1])])
 
 
-def _time(workload: Workload, *, repeats: int) -> dict[str, float]:
-    steps, watch = steps_of(workload), Stopwatch()
-    for lap in range(repeats + 1):
-        for way, step in steps.items():
-            with watch.part(f"{way} warm-up" if lap == 0 else way):
-                step(workload.patients)
-    return {way: watch.median_cpu(way) for way in steps}
+def _seconds(workload: Workload, way: str, *, repeats: int) -> list[float]:
+    step, watch = step_of(workload, way), Stopwatch()
+    step(workload.patients)
+    for _ in range(repeats):
+        with watch.part(way):
+            step(workload.patients)
+    return [lap.cpu for lap in watch.laps[way]]
 
 
-def _memory(workload: Workload, way: str) -> dict[str, float]:
-    step = steps_of(workload)[way]
+def _bytes(workload: Workload, way: str) -> list[float]:
+    step = step_of(workload, way)
     step(0)
     before = reset_peak()
     step(workload.patients)
-    return {way: float(status_bytes("VmHWM") - before)}
+    return [float(status_bytes("VmHWM") - before)]
 
 
 def main() -> None:
-    """One measurement, as a JSON object on the last line; `gradient_rows` starts it."""
+    """One measurement, as a JSON list on the last line; `gradient_rows` starts it."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("workload", choices=sorted(WORKLOADS))
-    made.add_argument("what", choices=("time", *WAYS))
+    made.add_argument("what", choices=("time", "memory"))
+    made.add_argument("way", choices=WAYS)
     made.add_argument("repeats", type=int)
     given = made.parse_args()
     workload = WORKLOADS[given.workload]
-    found = _time(workload, repeats=given.repeats) if given.what == "time" else _memory(workload, given.what)
+    by_time = given.what == "time"
+    found = _seconds(workload, given.way, repeats=given.repeats) if by_time else _bytes(workload, given.way)
     print(json.dumps(found))
 
 
