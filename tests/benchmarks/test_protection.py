@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_one_command_trains_one_model_under_every_protection(tmp_path):
     found, figure = tmp_path / "protection.json", tmp_path / "protection.svg"
-    command = ["-m", "benchmarks.protection", "--quick", "--scheme", "ckks", "--json", found, "--figure", figure]
+    command = ["-m", "benchmarks.protection", "--quick", "--json", found, "--figure", figure]
     result = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
@@ -33,7 +33,7 @@ def test_one_command_trains_one_model_under_every_protection(tmp_path):
     assert result.returncode == 0, result.stderr
     values = {row["measure"]: row["value"] for row in json.loads(found.read_text())}
     assert values["different final models"] == 1
-    names = ("plain", "masked", "encrypted", "encrypted, CKKS")
+    names = ("plain", "masked", "encrypted")
     up, down, exchanges, setup = (
         [values[f"{measure}, {name}"] for name in names]
         for measure in (
@@ -44,12 +44,11 @@ def test_one_command_trains_one_model_under_every_protection(tmp_path):
         )
     )
     assert up == sorted(up)
-    # Whole ciphertexts of 4,092 entries: this network's vector fills one under BFV and two under CKKS.
-    assert up[2] < 50_000
-    assert up[3] > 110_000
+    # One ciphertext of 4,092 entries holds this network's vector; its headers are little beside it.
+    assert 49_152 < up[2] < 50_000
     assert down[2] > down[0]
-    assert exchanges == [1, 3, 1, 1]
-    assert setup == [1, 4, 5, 5]
+    assert exchanges == [1, 3, 1]
+    assert setup == [1, 4, 5]
     assert values["protection per round, one site, plain"] == 0
     assert values["protection per round, one site, encrypted"] > 0
     assert values["set-up seconds, all parties, encrypted"] > 0
