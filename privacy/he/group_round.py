@@ -143,7 +143,7 @@ class EncryptedRound:
             raise HostileInputError("was not invited to this round", party=sender)
         if found.previous != self._follows or body.sum_root != self._announced.sum_root:
             raise HostileInputError("stepped on another sum than was announced", party=sender)
-        if len(ciphertext) != body.length or message_root(ciphertext) != body.root:
+        if len(ciphertext) != body.length or _root_of(ciphertext) != body.root:
             raise HostileInputError("the ciphertext is not the one that the header signs", party=sender)
         if body.root in self._roots:
             raise HostileInputError("sent the ciphertext of another site", party=sender)
@@ -200,6 +200,14 @@ class EncryptedEnd:
             del admitted[name]
         require_enough(len(admitted), self._announced.minimum, what="sites ended the run on one model")
         return tuple(admitted[name][1] for name in sorted(admitted))
+
+
+def _root_of(ciphertext: bytes) -> bytes | None:
+    """The root of a ciphertext; None where no message has that size."""
+    try:
+        return message_root(ciphertext)
+    except HostileInputError:
+        return None
 
 
 def require_enough(count: int, minimum: int, *, what: str) -> None:

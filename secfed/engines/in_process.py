@@ -195,6 +195,9 @@ def _collect(message: Message, future: "Future[bytes]") -> Message:
 
 
 def _start_worker() -> None:
+    # Read when torch is imported, which is at the first training: sums must not depend on the number of cores.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
     stop_with_parent()
     _set_identity()
 

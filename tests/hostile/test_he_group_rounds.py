@@ -427,10 +427,13 @@ def test_the_aggregator_refuses_each_bad_input_alone_and_names_its_sender(world)
     cut = ciphertexts["b"][:-8]
     copied = world.forge(headers["d"], EncryptedInput, context, root=message_root(ciphertexts["a"]))
     truncated = world.forge(headers["b"], EncryptedInput, context, root=message_root(cut), length=len(cut))
+    odd = ciphertexts["b"][:-3]
+    of_no_size = world.forge(headers["b"], EncryptedInput, context, length=len(odd))
     bad = (
         (headers["b"], ciphertexts["c"], "not the one that the header signs", "b"),
         (headers["b"], cut, "not the one that the header signs", "b"),
         (truncated, cut, "a message has", "b"),
+        (of_no_size, odd, "not the one that the header signs", "b"),
         (headers["a"], ciphertexts["a"], "second message of one step", "a"),
         (copied, ciphertexts["a"], "ciphertext of another site", "d"),
         (world.forge(headers["c"], EncryptedInput, context, previous=b"x" * 32), ciphertexts["c"], "another sum", "c"),
