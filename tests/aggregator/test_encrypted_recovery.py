@@ -28,6 +28,8 @@ from secfed.whole_file import write_whole
 SITES = ["ct-a", "ct-b", "mr-a", "mr-b"]
 LOSER, NODE = "mr-a", 1002
 OTHERS = [site for site in SITES if site != LOSER]
+PLAIN_MODELS: dict[tuple[int, tuple[int, ...]], str] = {}
+"""Equal plans give equal models, so each is trained once."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +43,12 @@ def small(scans, *, rounds, mode="encrypted"):
 
 def plain_model(scans, folder, *, rounds, missed=()):
     """The model of a plain run that `LOSER` does not see some rounds of."""
-    job = provision(folder / "plain", small(scans, rounds=rounds, mode="plain"))
-    train_with(job, ScriptedFaults({(LOSER, "train", number): "error" for number in missed}))
-    return digest(job)
+    wanted = (rounds, tuple(missed))
+    if wanted not in PLAIN_MODELS:
+        job = provision(folder / "plain", small(scans, rounds=rounds, mode="plain"))
+        train_with(job, ScriptedFaults({(LOSER, "train", number): "error" for number in missed}))
+        PLAIN_MODELS[wanted] = digest(job)
+    return PLAIN_MODELS[wanted]
 
 
 def survivors(job):
@@ -90,7 +95,6 @@ LOSSES = {
     "model": (lambda run: shutil.rmtree(run / "model"), [3]),
     "damaged model": (lambda run: [damage(path) for path in run.glob("model/*.safetensors")], [3]),
     "damaged momentum": (lambda run: [damage(path) for path in run.glob("model/*.npy")], [3]),
-    "damaged digests": (lambda run: [damage(path) for path in run.glob("model/*.json")], [3]),
     # Round 4 shows that it cannot even be brought back, and the session after that gives it a new state.
     "damaged key": (lambda run: damage(run / "member.cbor"), [3, 4]),
     "session": (lambda run: (run.parents[1] / "session.cbor").unlink(), [3]),
@@ -100,10 +104,11 @@ LOSSES = {
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_site_that_lost_something_is_brought_back_by_its_peers(scans, tmp_path, loss):
     spoil, missed = LOSSES[loss]
-    job = provision(tmp_path / "job", small(scans, rounds=5))
+    rounds = missed[-1] + 1
+    job = provision(tmp_path / "job", small(scans, rounds=rounds))
     train(job, intercept=at(3, lambda: [spoil(run) for run in run_folders(job, [LOSER])]))
-    assert survivors(job) == [OTHERS if number in missed else SITES for number in range(1, 6)]
-    assert digest(job) == plain_model(scans, tmp_path, rounds=5, missed=missed)
+    assert survivors(job) == [OTHERS if number in missed else SITES for number in range(1, rounds + 1)]
+    assert digest(job) == plain_model(scans, tmp_path, rounds=rounds, missed=missed)
     assert_all_ended_alike(job)
 
 
@@ -178,8 +183,8 @@ class Killed(BaseException):
 
 def test_an_aggregator_that_is_killed_before_any_of_its_writes_goes_on(scans, tmp_path, monkeypatch):
     """The first process dies before its first durable write, the second before its second, until one comes through."""
-    undisturbed = plain_model(scans, tmp_path, rounds=4)
-    job = provision(tmp_path / "job", small(scans, rounds=4))
+    undisturbed = plain_model(scans, tmp_path, rounds=3)
+    job = provision(tmp_path / "job", small(scans, rounds=3))
     honest_replace, honest_append = Path.replace, AggregatorFolder.append
     left = []
 
@@ -208,11 +213,11 @@ def test_an_aggregator_that_is_killed_before_any_of_its_writes_goes_on(scans, tm
         break
     assert count > 10
     assert [(entry["event"], entry["round"]) for entry in journal(job)] in (
-        [("round", 1), ("round", 2), ("round", 3), ("round", 4), ("end", 4)],
+        [("round", 1), ("round", 2), ("round", 3), ("end", 3)],
         # Killed after the end was durable and before it was noted.
-        [("round", 1), ("round", 2), ("round", 3), ("round", 4)],
+        [("round", 1), ("round", 2), ("round", 3)],
     )
-    assert survivors(job) == [SITES] * 4
+    assert survivors(job) == [SITES] * 3
     assert digest(job) == undisturbed
     assert verify_run(job.aggregator_folder).verified
 
@@ -330,6 +335,8 @@ def test_a_site_that_always_sends_nonsense_stops_the_run_and_can_be_left_out(sca
     match = rf"could not read the sum of round 1, which was run {MAX_RERUNS + 1} times.*Leave sites out"
     with pytest.raises(RoundAborted, match=match):
         train(job)
+    # Each failure tells whoever sent the sum a little about the key, so that every site counts them.
+    assert {member._state.failed_sums for member in members(job)} == {MAX_RERUNS + 1}
     away = Faults({(LOSER, "query.join"): "error"}, times=99)
     train(job, intercept=away.request)
     assert survivors(job) == [OTHERS, OTHERS]
@@ -386,14 +393,6 @@ def test_a_site_whose_step_gives_another_model_is_left_out_and_brought_back(scan
     if astray == LOSER:
         assert "restored" in site_log(job, LOSER)
     assert_all_ended_alike(job)
-
-
-def test_a_site_s_own_sums_are_counted_that_did_not_decrypt(scans, tmp_path, monkeypatch):
-    job = provision(tmp_path, small(scans, rounds=1))
-    spoil_uploads(monkeypatch, site=LOSER, times=99)
-    with pytest.raises(RoundAborted):
-        train(job)
-    assert {member._state.failed_sums for member in members(job)} == {MAX_RERUNS + 1}
 
 
 @pytest.mark.parametrize("name", ["state.json", "sum-000001.bin", "sum-000001.cbor"])

@@ -55,6 +55,18 @@ def test_ray_gives_the_model_of_the_in_process_engine_and_says_nothing(scans, tm
 
 
 @pytest.mark.slow
+def test_ray_runs_an_encrypted_job_to_the_plain_model(scans, tmp_path):
+    changes = {"federation": {"rounds": 2}, "training": {"steps_per_round": 1}}
+    plain = provision(tmp_path / "plain", config(scans, protection={"mode": "plain"}, **changes))
+    train(plain)
+    job = provision(tmp_path / "ray", config(scans, protection={"mode": "encrypted"}, **changes))
+    ended = run_with_ray(job, tmp_path)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
+    assert [len(entry.get("survivors", ())) for entry in journal(job)] == [4, 4, 0]
+    assert digest(job) == digest(plain)
+
+
+@pytest.mark.slow
 def test_an_aborted_round_reaches_the_caller_of_the_ray_engine(scans, tmp_path):
     job = provision(tmp_path / "ray", config(scans))
     for folder in job.site_folders[:3]:
