@@ -419,3 +419,15 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         write_whole(tmp_path / "a", b"second", durable=False)
     assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_the_final_model_is_found_where_a_site_lost_its_state_at_the_end(scans, tmp_path):
+    job = provision(tmp_path / "job", small(scans, rounds=1))
+
+    def lose():
+        for run in run_folders(job, ["ct-a"]):
+            (run / "member.cbor").unlink()
+
+    train(job, intercept=at(2, lose, kind="query.end"))
+    assert journal(job)[-1]["lost"] == {"ct-a": "refused: policy"}
+    assert digest(job) == plain_model(scans, tmp_path, rounds=1)
