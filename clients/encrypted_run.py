@@ -178,6 +178,7 @@ class EncryptedRun:
                 "completed": state.completed,
                 "model": state.model.astype("<f4").tobytes(),
                 "momentum": state.momentum.astype("<f8").tobytes() if self._has_momentum() else b"",
+                "average": b"" if state.average is None else state.average.astype("<f4").tobytes(),
             }
         )
 
@@ -190,19 +191,31 @@ class EncryptedRun:
         layout = self.session.layout
         found = cbor.from_cbor(payload, max_bytes=self.max_snapshot_bytes())
         match found:
-            case {"completed": int(completed), "model": bytes(model), "momentum": bytes(momentum), **rest} if not rest:
+            case {
+                "completed": int(completed),
+                "model": bytes(model),
+                "momentum": bytes(momentum),
+                "average": bytes(average),
+                **rest,
+            } if not rest:
                 pass
             case _:
                 raise HostileInputError("the snapshot is malformed")
         momentum_bytes = 8 * layout.num_parameters if self._has_momentum() else 0
-        if len(model) != 4 * layout.size or len(momentum) != momentum_bytes:
+        average_bytes = 4 * layout.size if completed and self.session.plan.federation.ema_decay else 0
+        if (len(model), len(momentum), len(average)) != (4 * layout.size, momentum_bytes, average_bytes):
             raise HostileInputError("the snapshot is of another model's layout")
         velocity = np.frombuffer(momentum, "<f8") if momentum else np.zeros(layout.num_parameters)
-        return ServerState(completed=completed, model=np.frombuffer(model, "<f4"), momentum=velocity)
+        return ServerState(
+            completed=completed,
+            model=np.frombuffer(model, "<f4"),
+            momentum=velocity,
+            average=np.frombuffer(average, "<f4") if average else None,
+        )
 
     def max_snapshot_bytes(self) -> int:
         """More than any snapshot of this run has."""
-        return 4 * self.session.layout.size + 8 * self.session.layout.num_parameters + 1024
+        return 2 * 4 * self.session.layout.size + 8 * self.session.layout.num_parameters + 1024
 
     def _initial(self) -> ServerState:
         # Made here, or named by the plan: an aggregator's choice could be one that tells about single patients.

@@ -164,7 +164,7 @@ def export_model(site: Site, *, out: Path, run: str | None = None, unfinished: i
 
     plan = chosen.session.plan
     vector, model_layout = finished_model(
-        last_model(chosen, standing).model, layout, plan=plan, num_classes=LABEL_MAPS[plan.task].num_classes
+        last_model(chosen, standing).result, layout, plan=plan, num_classes=LABEL_MAPS[plan.task].num_classes
     )
     sha256 = model_digest(vector, model_layout).hex()
     noted = {"run": standing.run, "rounds": standing.completed, "sha256": sha256, "out": str(out.absolute())}

@@ -1,8 +1,9 @@
 """The model and the server's momentum after a round, on disk: written whole or not at all.
 
-A checkpoint is `round-000012.safetensors` (the model, one tensor each, loadable anywhere), `round-000012.momentum.npy`
-and `round-000012.json` with their digests; it counts from the moment `latest.json` names it, which is replaced
-atomically and last. A kill at any point leaves the previous checkpoint in force.
+A checkpoint is `round-000012.safetensors` (the model, one tensor each, loadable anywhere), `round-000012.momentum.npy`,
+`round-000012.average.npy` where the plan averages models, and `round-000012.json` with their digests; it counts from
+the moment `latest.json` names it, which is replaced atomically and last. A kill at any point leaves the previous
+checkpoint in force.
 
 Kept by whoever takes the server's step: the aggregator, and in encrypted runs every site. Holds only what that party
 knows anyway; files are neither signed nor encrypted.
@@ -46,18 +47,15 @@ class Checkpoints:
             metadata={"completed": str(state.completed)},
             durable=self.durable,
         )
-        temporary = self.folder / f".{stem}.momentum"
-        with temporary.open("wb") as file:
-            np.save(file, state.momentum)
-            if self.durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(self.folder / f"{stem}.momentum.npy")
+        self._save_array(f"{stem}.momentum.npy", state.momentum)
         digests = {
             "completed": state.completed,
             "model": model_digest(state.model, layout).hex(),
             "momentum": _momentum_digest(state.momentum),
         }
+        if state.average is not None:
+            self._save_array(f"{stem}.average.npy", state.average)
+            digests["average"] = model_digest(state.average, layout).hex()
         for name in (f"{stem}.json", LATEST):
             write_whole(self.folder / name, json.dumps(digests).encode(), durable=self.durable)
         for path in self.folder.glob("round-*"):
@@ -78,6 +76,10 @@ class Checkpoints:
             found = int(digests["completed"])
             expected, expected_momentum = str(digests["model"]), str(digests["momentum"])
             momentum = np.load(self.folder / f"round-{found:06d}.momentum.npy", allow_pickle=False)
+            expected_average = digests.get("average")
+            average = None
+            if expected_average is not None:
+                average = np.load(self.folder / f"round-{found:06d}.average.npy", allow_pickle=False)
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path}: the checkpoint cannot be read: {error}") from error
         model, found_layout, _ = load_vector(self.folder / f"round-{found:06d}.safetensors")
@@ -86,7 +88,20 @@ class Checkpoints:
         fits = momentum.dtype == np.float64 and momentum.shape == (layout.num_parameters,)
         if not fits or _momentum_digest(momentum) != expected_momentum:
             raise RunFolderError(f"{path}: round-{found:06d}.momentum.npy is damaged or of another model")
-        return ServerState(completed=found, model=model, momentum=momentum)
+        if average is not None:
+            fits = average.dtype == np.float32 and average.shape == (layout.size,)
+            if not fits or model_digest(average, layout).hex() != expected_average:
+                raise RunFolderError(f"{path}: round-{found:06d}.average.npy is damaged or of another model")
+        return ServerState(completed=found, model=model, momentum=momentum, average=average)
+
+    def _save_array(self, name: str, values: npt.NDArray[np.floating]) -> None:
+        temporary = self.folder / f".{name.removesuffix('.npy')}"
+        with temporary.open("wb") as file:
+            np.save(file, values)
+            if self.durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(self.folder / name)
 
 
 def _momentum_digest(momentum: npt.NDArray[np.float64]) -> str:

@@ -200,7 +200,8 @@ class FederationConfig(Table):
     """Rounds, weights and the server's step.
 
     `clip_norm` bounds the L2 norm of every update, and with it the range of the fixed-point code. Weights are
-    w = f(min(n, example_cap)) / f(example_cap) with f the identity, the square root or 1.
+    w = f(min(n, example_cap)) / f(example_cap) with f the identity, the square root or 1. With an `ema_decay`, users
+    get an exponential moving average of the models after each round, which needs no data; training does not see it.
     """
 
     rounds: PositiveInt = 20
@@ -210,6 +211,7 @@ class FederationConfig(Table):
     server_optimizer: Literal["fedavg", "fedavgm"] = "fedavg"
     server_learning_rate: Positive = 1.0
     server_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    ema_decay: Decay = 0.0
     validate_every: Annotated[int, Field(ge=0)] = 0
     min_cohort: PositiveInt = 2
     stage_timeout_seconds: Positive = 600.0

@@ -1,8 +1,8 @@
 """The model's way through the rounds, computed again: the server's step on every replayed sum.
 
 Run by the auditor, with the functions that the aggregator itself uses. It starts from `initial.safetensors`, or where
-earlier sums are gone from a kept checkpoint whose model has the hash that the sites signed. A checkpoint's momentum is
-the aggregator's word: no site ever saw it.
+earlier sums are gone from a kept checkpoint whose model has the hash that the sites signed. A checkpoint's momentum,
+and its average of the models so far, are the aggregator's word: no site ever saw them.
 """
 
 from pathlib import Path
@@ -19,6 +19,7 @@ from privacy.secagg.verifier import CheckedEntry
 from secfed.aggregator_files import CHECKPOINTS, INITIAL
 from secfed.audit.plan_check import check_plan_hash, read_plan
 from secfed.config import TrainingPlan
+from secfed.data.cases import LABEL_MAPS
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, load_vector, model_digest
 from secfed.protected_vector import unpack_sum, vector_format
@@ -75,7 +76,7 @@ class ModelReplay:
             )
         else:
             notes.add("proved", "the last checkpoint is the model that the last round ended with")
-            self._compare_final(vector[: layout.model_size], notes)
+            self._compare_final(self._result(newest, vector, notes), notes)
         return notes
 
     def _begin(self, entry: SessionEntry, facts: SessionFacts | None, notes: Findings) -> None:
@@ -135,30 +136,57 @@ class ModelReplay:
             notes.fail("is not the model that the sites were shown", where=name)
             return None
         notes.add("proved", "the model that the sites were shown is this checkpoint", where=name)
-        momentum = np.zeros(self._layout.num_parameters)
+        momentum: np.ndarray | None = np.zeros(self._layout.num_parameters)
+        average: np.ndarray | None = None
         if self._plan.federation.server_optimizer == "fedavgm":
-            try:
-                momentum = np.load(path.with_suffix(".momentum.npy"), allow_pickle=False)
-            except (OSError, ValueError, EOFError):
-                return None
-            if momentum.dtype != np.float64 or momentum.shape != (self._layout.num_parameters,):
-                notes.fail("is no momentum of this model", where=f"{CHECKPOINTS}/{path.stem}.momentum.npy")
-                return None
-            notes.add("unchecked", "the momentum in this checkpoint is the aggregator's word", where=name)
-        return ServerState(completed=completed, model=model, momentum=momentum)
+            momentum = self._kept(path, "momentum", np.zeros(self._layout.num_parameters), notes)
+        if self._plan.federation.ema_decay:
+            average = self._kept(path, "average", np.zeros(self._layout.size, np.float32), notes)
+        if momentum is None or (average is None and self._plan.federation.ema_decay):
+            return None
+        return ServerState(completed=completed, model=model, momentum=momentum, average=average)
 
-    def _compare_final(self, model: np.ndarray[tuple[int], np.dtype[np.float32]], notes: Findings) -> None:
+    def _kept(self, checkpoint: Path, what: str, example: np.ndarray, notes: Findings) -> np.ndarray | None:
+        """An array beside a checkpoint's model, with the type and shape of `example`."""
+        path = checkpoint.with_suffix(f".{what}.npy")
+        try:
+            found: np.ndarray = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        if (found.dtype, found.shape) != (example.dtype, example.shape):
+            notes.fail(f"is no {what} of this model", where=f"{CHECKPOINTS}/{path.name}")
+            return None
+        name = f"{CHECKPOINTS}/{checkpoint.name}"
+        notes.add("unchecked", f"the {what} in this checkpoint is the aggregator's word", where=name)
+        return found
+
+    def _result(self, checkpoint: Path, last: np.ndarray, notes: Findings) -> np.ndarray | None:
+        """What users were to get after the last round: `last`, or the average of the models so far."""
+        if self._plan is None or not self._plan.federation.ema_decay:
+            return last
+        state = self._states.get(max(self._hashes))
+        if state is not None:
+            return state.result
+        return self._kept(checkpoint, "average", last, notes)
+
+    def _compare_final(self, result: np.ndarray | None, notes: Findings) -> None:
         path = self.folder.parent / FINAL
         if not path.is_file():
             return
         found, _ = self._load(path, notes)
-        if found is None:
+        if found is None or result is None or self._plan is None or self._layout is None:
             return
-        same = found.shape == model.shape and found.tobytes() == model.tobytes()
-        if same:
-            notes.add("proved", "the model file of the run is the last checkpoint's model", where=FINAL)
+        # Torch is needed for a plan with adapters alone, and the audit of any other does without it.
+        from secfed.network import finished_model
+
+        classes = LABEL_MAPS[self._plan.task].num_classes
+        model, _ = finished_model(result, self._layout, plan=self._plan, num_classes=classes)
+        averaged = self._plan.federation.ema_decay
+        expected = "the average of the models after each round" if averaged else "the last checkpoint's model"
+        if found.shape == model.shape and found.tobytes() == model.tobytes():
+            notes.add("proved", f"the model file of the run is {expected}", where=FINAL)
         else:
-            notes.fail("the model file of the run is not the last checkpoint's model", where=FINAL)
+            notes.fail(f"the model file of the run is not {expected}", where=FINAL)
 
     @staticmethod
     def _load(

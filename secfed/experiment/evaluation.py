@@ -58,7 +58,7 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
     labels = LABEL_MAPS[config.task]
     device = torch_device("auto")
     model = build_model(spec.plan.model, num_classes=labels.num_classes).to(device)
-    vector, model_layout = finished_model(state.model, layout, plan=spec.plan, num_classes=labels.num_classes)
+    vector, model_layout = finished_model(state.result, layout, plan=spec.plan, num_classes=labels.num_classes)
     load_flat(model, vector, model_layout)
     tested = job.folder / TESTED
     tested.write_text("", encoding="utf-8")

@@ -18,6 +18,7 @@ VARIANTS = {
             "server_learning_rate": 0.5,
             "weighting": "uniform",
             "rounds": 3,
+            "ema_decay": 0.5,
         }
     },
     "the demo's: shared moments, batches by size": {
@@ -42,6 +43,7 @@ def test_masked_and_plain_runs_of_one_seed_give_one_model(scans, tmp_path, chang
     ]
     np.testing.assert_array_equal(states[0].model, states[1].model)
     np.testing.assert_array_equal(states[0].momentum, states[1].momentum)
+    np.testing.assert_array_equal(states[0].result, states[1].result)
 
 
 def test_two_masked_runs_give_one_model_under_different_masks(scans, tmp_path):

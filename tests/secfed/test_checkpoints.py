@@ -18,11 +18,12 @@ from secfed.server_optimizer import ServerState
 LAYOUT = ParameterLayout((TensorSpec("w", (3,), "parameter"), TensorSpec("b", (2,), "buffer")))
 
 
-def state(completed):
+def state(completed, *, averaged=False):
     return ServerState(
         completed=completed,
         model=np.arange(5, dtype=np.float32) + completed,
         momentum=np.full(3, 0.5 * completed),
+        average=np.arange(5, dtype=np.float32) / completed if averaged else None,
     )
 
 
@@ -30,6 +31,8 @@ def assert_same(found, expected):
     assert found.completed == expected.completed
     np.testing.assert_array_equal(found.model, expected.model)
     np.testing.assert_array_equal(found.momentum, expected.momentum)
+    assert (found.average is None) == (expected.average is None)
+    np.testing.assert_array_equal(found.result, expected.result)
 
 
 def test_the_last_saved_state_comes_back(tmp_path):
@@ -38,6 +41,20 @@ def test_the_last_saved_state_comes_back(tmp_path):
     for completed in (1, 2):
         checkpoints.save(state(completed), LAYOUT)
         assert_same(Checkpoints(tmp_path).load(LAYOUT), state(completed))
+
+
+def test_an_average_of_models_comes_back_or_is_missed(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for completed in (1, 2):
+        checkpoints.save(state(completed, averaged=True), LAYOUT)
+    assert_same(Checkpoints(tmp_path).load(LAYOUT), state(2, averaged=True))
+    path = tmp_path / "round-000002.average.npy"
+    np.save(path, np.zeros(5, np.float32))
+    with pytest.raises(RunFolderError, match="average.npy is damaged"):
+        checkpoints.load(LAYOUT)
+    path.unlink()
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        checkpoints.load(LAYOUT)
 
 
 def test_only_the_newest_checkpoints_stay_on_disk(tmp_path):

@@ -77,3 +77,23 @@ def test_steps_are_taken_in_double_precision(size):
     state = run([average([size, 0.0])] * 10, server_optimizer="fedavgm", server_momentum=0.9)
     expected = size * sum(0.9**k for k in range(10))
     assert state.momentum[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_average_of_models_warms_up_and_then_decays():
+    # The decay is 2/11 after the first round, 3/12 after the second, then 0.25, which the plan says, and no more.
+    moves = [average([11.0, 0.0]), average([0.0, 0.0]), average([12.0, 0.0])]
+    states = [run(moves[:rounds], start=(0.0, 0.0, 0.0), ema_decay=0.25) for rounds in (1, 2, 3)]
+    expected = [11 * 9 / 11]
+    expected.append(expected[0] * 3 / 12 + 11 * 9 / 12)
+    expected.append(expected[1] / 4 + 23 * 3 / 4)
+    np.testing.assert_array_equal([state.model[0] for state in states], [11, 11, 23])
+    np.testing.assert_allclose([state.result[0] for state in states], expected, rtol=1e-6)
+
+
+def test_the_average_does_not_enter_training():
+    moves = [average([1.0, -1.0])] * 4
+    plain, averaged = run(moves), run(moves, ema_decay=0.9)
+    np.testing.assert_array_equal(plain.model, averaged.model)
+    assert plain.average is None
+    assert plain.result is plain.model
+    assert not np.array_equal(averaged.result, averaged.model)
