@@ -401,7 +401,8 @@ class EncryptedSummation(KeyedSession):
         return self._group
 
     def _max_snapshot_bytes(self) -> int:
-        return 4 * self.layout.size + 8 * self.layout.num_parameters + 2**16
+        # The model and its average in float32, the momentum in float64, and what wraps them.
+        return 8 * self.layout.size + 8 * self.layout.num_parameters + 2**16
 
 
 def _even_bytes(ciphertext: bytes, *, parameters: HeParameters) -> npt.NDArray[np.uint8]:
