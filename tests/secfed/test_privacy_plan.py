@@ -146,6 +146,12 @@ def test_who_may_be_read_alone_pays_for_its_own_share_only(protection, dropouts,
     assert cost(given).noise_multiplier == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_colluder_in_an_encrypted_run_reads_every_site_alone():
+    given = {"privacy": {"max_colluders": 1}, "federation": {"min_cohort": 10}}
+    assert cost(plan(**given, protection={"mode": "masked"})).noise_multiplier == pytest.approx(1.0, rel=1e-3)
+    assert cost(plan(**given, protection={"mode": "encrypted"})).noise_multiplier == pytest.approx(1 / 3, rel=1e-3)
+
+
 def test_local_noise_is_counted_for_every_step_and_for_no_other_site():
     local = plan(privacy={"mode": "local"}, training={"steps_per_round": 7}, protection={"mode": "plain"})
     found = cost(local)
