@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from secfed.audit.canaries import AGREES, CanaryRow, agree
-from secfed.audit.measured_leak import FALSE_ALARM
+from secfed.audit.measured_leak import FALSE_ALARM, FALSE_POSITIVE_RATES
+from secfed.audit.shadow_models import MembershipRow
 
 
 def print_canaries(rows: Sequence[CanaryRow], console: Console, *, seconds: float) -> None:
@@ -51,6 +52,52 @@ def print_canaries(rows: Sequence[CanaryRow], console: Console, *, seconds: floa
     )
     fine = sum(row.verdict == AGREES for row in rows)
     _say(f"{fine} of {len(rows)} runs agree with their ledgers; {seconds:.1f} s.", console, good=agree(rows))
+
+
+def print_membership(rows: Sequence[MembershipRow], console: Console, *, seconds: float) -> None:
+    """The table with intervals and caps, and what it says."""
+    table = Table(title="Membership in the training of the final model (LiRA)")
+    table.add_column("training")
+    table.add_column("epsilon", justify="right")
+    for name in ("AUC", *(f"found at {fpr:.0%}" for fpr in FALSE_POSITIVE_RATES)):
+        table.add_column(f"{name}\n95 % interval\nat most", justify="right")
+    table.add_column("the attack")
+    for row in rows:
+        found = row.attacker
+        capped = row.epsilon is not None
+        table.add_row(
+            row.training,
+            "none" if row.epsilon is None else f"{row.epsilon:.3g}",
+            f"{found.auc:.2f}\n{found.auc_low:.2f} to {found.auc_high:.2f}\n{_cap(found.auc_cap, capped=capped)}",
+            *(
+                f"{100 * rate.tpr:.0f} %\n{100 * rate.low:.0f} to {100 * rate.high:.0f} %\n"
+                f"{_cap(rate.cap, capped=capped, percent=True)}"
+                for rate in found.rates
+            ),
+            _outcome(row),
+        )
+    console.print(table)
+    if rows:
+        first = rows[0].attacker
+        _say(
+            f"{first.members} scores of members and {first.others} of others, {rows[0].models} models of each kind. "
+            "'At most' is the accountant's cap for an attacker who sees every sum and knows every other patient; this "
+            "one has the final model and shadow models. "
+            f"{seconds:.0f} s.",
+            console,
+        )
+
+
+def _outcome(row: MembershipRow) -> Text:
+    if row.attacker.exceeded:
+        return Text("finds more than the account allows", style="bold red")
+    return Text("works", style="yellow") if row.works else Text("no better than guessing", style="green")
+
+
+def _cap(value: float, *, capped: bool, percent: bool = False) -> str:
+    if not capped:
+        return "no cap"
+    return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
 
 
 def _say(sentence: str, console: Console, *, good: bool | None = None) -> None:

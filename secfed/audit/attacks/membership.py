@@ -122,10 +122,10 @@ def _train(patients: list[Slice], *, mode: Mode, seed: int) -> SmallRun:
 
 
 def _scores(target: SmallRun, reference: SmallRun, patients: list[Slice]) -> Scores:
-    return np.log(_losses(reference, patients)) - np.log(_losses(target, patients))
+    return np.log(model_losses(reference, patients)) - np.log(model_losses(target, patients))
 
 
-def _losses(run: SmallRun, patients: list[Slice]) -> Scores:
+def model_losses(run: SmallRun, patients: list[Slice]) -> Scores:
     """Cross entropy of the final model on each patient, (patients,)."""
     import torch
 
