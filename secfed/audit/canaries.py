@@ -51,6 +51,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(mode="distributed", protection="masked", honest=HONEST_SITES, dropouts=1),
     Setting(mode="distributed", protection="masked", honest=HONEST_SITES, colluders=1),
     Setting(mode="distributed", protection="masked", honest=HONEST_SITES, dropouts=2, colluders=1),
+    Setting(mode="distributed", protection="encrypted", honest=HONEST_SITES, colluders=1),
     Setting(mode="distributed", protection="masked", honest=HONEST_SITES, sampling_prob=0.5),
     Setting(mode="local", protection="plain", honest=HONEST_SITES),
     Setting(mode="local", protection="plain", honest=HONEST_SITES, sampling_prob=0.5),

@@ -2,7 +2,8 @@
 
 Run by whoever audits, who plays every party. The attacker's view follows from how updates travel: with masks or
 encryption the models of all rounds, from which the sums follow, less what colluding sites sent themselves; in plain,
-and in local mode, the very upload of the canary's site. What was charged is read from the site's own ledger.
+in local mode, and where a colluding site gives the group key of an encrypted run away, the very upload of the canary's
+site. What was charged is read from the site's own ledger.
 """
 
 import tempfile
@@ -21,13 +22,14 @@ from secfed.audit.canary_patients import PATCH, Canaries, canaries_in_place, wri
 from secfed.audit.rows import Mode
 from secfed.config import PrivacyMode, RunConfig, TrainingPlan, parse_run_config
 from secfed.parameters import FloatVector, ParameterLayout
-from secfed.protected_vector import vector_format
+from secfed.protected_vector import encryption_parameters, vector_format
 from secfed.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
     from flwr.app import Error, Message
 
     from secfed.engines.job import Job
+    from secfed.messages import Reply
 
 Values = npt.NDArray[np.float64]
 
@@ -71,7 +73,12 @@ class Setting:
     @property
     def sees_single_uploads(self) -> bool:
         """Whether the attacker reads one site's upload by itself."""
-        return self.mode == "local" or self.protection == "plain"
+        return self.mode == "local" or self.protection == "plain" or self.key_is_shared
+
+    @property
+    def key_is_shared(self) -> bool:
+        """Whether a colluding site gives the group key of an encrypted run away."""
+        return self.protection == "encrypted" and self.colluders > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +233,7 @@ class _Watcher:
         def watch(node: int, message: "Message") -> "Message":
             reply = decode_reply(message.content, max_vector_length=_LONGEST, max_attachment_bytes=2**30)
             if isinstance(reply, Reply) and reply.stage is Stage.TRAIN:
-                self._watch(node - 1000, reply.binding.server_round, reply.vector)
+                self._watch(node - 1000, reply)
             return message
 
         with InProcessGrid(clients.app.app, self.job.site_folders, intercept=lose, intercept_reply=watch) as grid:
@@ -264,16 +271,33 @@ class _Watcher:
         part: Values = decoded[self.slots.slice_of("moments" if self.setting.mode == "local" else "delta")]
         return part[: self.layout.num_parameters]
 
-    def _watch(self, site: int, server_round: int, upload: npt.NDArray[np.uint32] | None) -> None:
+    def _watch(self, site: int, reply: "Reply") -> None:
+        server_round = reply.binding.server_round
         if server_round > 1 and server_round - 1 not in self.models:
             self.see_model(server_round - 1)
-        if self.setting.sees_single_uploads and upload is not None:
-            self.uploads[server_round, site] = np.array(upload)
+        if self.setting.key_is_shared and reply.attachment is not None:
+            self.uploads[server_round, site] = self._decrypted(reply.attachment)
+        elif self.setting.sees_single_uploads and reply.vector is not None:
+            self.uploads[server_round, site] = np.array(reply.vector)
         elif site >= self.setting.honest:
             # A colluding site knows what it sent before masks went on.
             kept = (self.job.site_folders[site] / "state" / "releases").glob("*.u32")
             newest = max(kept, key=lambda path: path.stat().st_mtime_ns)
             self.uploads[server_round, site] = np.fromfile(newest, "<u4").astype(np.uint32)
+
+    def _decrypted(self, ciphertext: bytes) -> npt.NDArray[np.uint32]:
+        """One site's upload, opened by the key that the first colluding site holds."""
+        from clients.encrypted_run import MEMBER, encrypted_runs
+        from clients.site import Site
+        from privacy.he.key_holder import GroupKey
+        from privacy.he.member_state import MemberState
+        from secfed.audit.ciphertexts import read_words, secret_of
+
+        (run,) = encrypted_runs(Site(self.job.site_folders[self.setting.honest]))
+        parameters = encryption_parameters(self.slots, self.plan.protection)
+        state = MemberState.from_bytes((run / MEMBER).read_bytes())
+        secret = secret_of(GroupKey.from_bytes(state.group_key, parameters=parameters))
+        return read_words(ciphertext, length=self.slots.length, parameters=parameters, secret=secret)
 
 
 def _trained_entries(plan: TrainingPlan, layout: ParameterLayout) -> npt.NDArray[np.intp]:

@@ -39,7 +39,7 @@ def test_an_honest_run_gives_away_what_its_ledger_says(data, setting):
     assert row.verdict == AGREES
     assert row.distance.low - 0.1 < row.distance.claimed < row.distance.high + 0.1
     assert row.one_run.epsilon_at_least <= row.epsilon
-    single = setting.protection == "plain" and setting.mode == "distributed"
+    single = setting.sees_single_uploads and setting.mode == "distributed"
     expected = setting.sampling_prob * math.sqrt(ROUNDS) / setting.noise_multiplier * (2 if single else 1)
     assert row.distance.claimed == pytest.approx(expected, rel=1e-3)
 
