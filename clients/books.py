@@ -6,7 +6,7 @@ cannot. No secret and no voxel is written here.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,8 @@ class Books:
 
     def rounds(self, run: bytes | None = None) -> list[dict[str, Any]]:
         """The noted rounds of one run, or of all, one entry each in order; of a round noted twice the later note."""
-        path = self.folder / ROUNDS
         found: dict[tuple[str, int], dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                # A kill may have cut the last line short.
-                continue
+        for entry in self._lines(ROUNDS):
             if run is None or entry["run"] == run.hex():
                 found[entry["run"], entry["round"]] = entry
         return [found[key] for key in sorted(found, key=lambda key: key[1])]
@@ -129,6 +123,16 @@ class Books:
             },
         )
 
+    def ledger_heads(self) -> dict[str, tuple[int, str]]:
+        """The newest noted head of each ledger, by its name: number of entries, digest of the last."""
+        return {
+            entry["ledger"]: (int(entry["ledger_entries"]), str(entry["ledger_head"])) for entry in self._lines(BUDGET)
+        }
+
+    def budgets(self) -> list[tuple[int, float]]:
+        """Round and epsilon of every note of `budget`, in order."""
+        return [(int(entry["round"]), float(entry["epsilon"])) for entry in self._lines(BUDGET)]
+
     def receipt(self, receipt: Receipt | EncryptedReceipt) -> None:
         """What this site agreed to in a round: held against the aggregator's transcript by whoever audits."""
         self._append(RECEIPTS, receipt.to_json())
@@ -139,6 +143,16 @@ class Books:
         path = self.folder / HISTOGRAM
         self.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"round": server_round, "counts": counts}), encoding="utf-8")
+
+    def _lines(self, name: str) -> Iterator[dict[str, Any]]:
+        path = self.folder / name
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                # A kill may have cut the last line short.
+                continue
+            yield entry
 
     def _append(self, name: str, entry: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

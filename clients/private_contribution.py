@@ -134,7 +134,7 @@ def require_affordable(site: Site, session: Session) -> None:
         cost = _cost(session)
         if plan.privacy.mode != "silo":
             # Nobody's model, and not zero, at which a network shows nothing of what it does.
-            start = np.sin(np.arange(session.layout.size)).astype(np.float32) / 10
+            start: FloatVector = (np.sin(np.arange(session.layout.size)) / 10).astype(np.float32)
             with _round(site, session, patients, model=start, server_round=1).opened():
                 pass
     except (ConfigError, PrivacyError) as error:

@@ -30,7 +30,9 @@ audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting
 app.add_typer(audit_app, name="audit")
 privacy_app = typer.Typer(no_args_is_help=True, help="Price a plan in epsilon, and find the noise for a budget.")
 app.add_typer(privacy_app, name="privacy")
-site_app = typer.Typer(no_args_is_help=True, help="At a site: look at its encrypted runs, and take a model out of one.")
+site_app = typer.Typer(
+    no_args_is_help=True, help="At a site: its privacy budget, its encrypted runs, and the model of one."
+)
 app.add_typer(site_app, name="site")
 
 errors = Console(stderr=True)
@@ -270,6 +272,60 @@ def site_export(
         _print_json(written.as_dict())
     else:
         print_export(written, Console())
+
+
+@site_app.command("ledger")
+def site_ledger(
+    site: SiteOption,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", metavar="CONFIG.toml", help="Say how many rounds of this run still fit.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a site's patients have paid in epsilon, what their cap leaves, and whether the ledgers are whole.
+
+    It reads the site's own files and writes nothing. Each ledger is checked entry by entry, and against the heads that
+    stand in the site's books. Exit code 0: in order. 1: at least one is not.
+
+    Example: secfed site ledger --site /srv/secfed/ct-a --config my-study.toml
+    """
+    from clients.site import Site
+    from secfed.config import load_run_config
+    from secfed.ledger_command import ledger_page, print_ledger
+
+    page = ledger_page(Site(site), None if config_file is None else load_run_config(config_file))
+    if as_json:
+        _print_json(page.as_dict())
+    else:
+        print_ledger(page, Console())
+    if page.failed:
+        raise typer.Exit(1)
+
+
+@site_app.command("raise-cap")
+def site_raise_cap(
+    site: SiteOption,
+    signed_off_by: Annotated[str, typer.Option("--signed-off-by", metavar="NAME", help="Who answers for it.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why these patients may pay more.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Let a site's patients pay up to the `max_epsilon` that its site.toml names now, where a ledger has less.
+
+    An act of the site's owner, and of nobody else: raise `policy.max_epsilon` in site.toml first, then sign here. Name
+    and reason stay in the ledger for good, and every audit of it shows them. A lower `max_epsilon` needs no signature:
+    it holds from the next run on.
+
+    Example: secfed site raise-cap --site /srv/secfed/ct-a --signed-off-by "A. Keeper" --reason "ethics vote 12"
+    """
+    from clients.budget import sign_higher_cap
+    from clients.site import Site
+    from secfed.ledger_command import print_raised
+
+    raised = sign_higher_cap(Site(site), signed_off_by=signed_off_by, reason=reason)
+    if as_json:
+        _print_json({"raised": [{"ledger": name, "before": low, "after": high} for name, low, high in raised]})
+    else:
+        print_raised(raised, Console())
 
 
 @audit_app.command("verify")

@@ -31,7 +31,7 @@ from secfed.experiment.run import Progress as RunProgress
 from secfed.experiment.scheduler import JobProgress
 from secfed.report.headline import passes_sentence
 from secfed.report.trust import METRICS_FROM_BOOKS, NOT_PRIVATE, cohort_warning
-from secfed.results import RunRecord
+from secfed.results import JobRecord, RunRecord
 
 TITLES = {
     "federated": "Federated",
@@ -113,6 +113,7 @@ class Summary:
     protection_share: float | None
     small_cohort: str | None
     equal_passes: bool
+    privacy: str
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -123,6 +124,7 @@ class Summary:
             "equal_passes": self.equal_passes,
             "protection_share_of_time": self.protection_share,
             "small_cohort": self.small_cohort,
+            "privacy": self.privacy,
             "seconds": self.record.provenance.seconds_total,
         }
 
@@ -166,7 +168,7 @@ class Summary:
             console.print(self.small_cohort, style="yellow", highlight=False)
         if self.protection == "encrypted":
             console.print(METRICS_FROM_BOOKS, highlight=False)
-        console.print(NOT_PRIVATE[self.protection], highlight=False)
+        console.print(self.privacy, highlight=False, soft_wrap=True)
         console.print(f"Run folder: {run_folder}", soft_wrap=True, highlight=False)
         console.print(f"Report:     {report}", soft_wrap=True, highlight=False)
 
@@ -199,7 +201,19 @@ def summary(record: RunRecord) -> Summary:
         protection_share=federated.protection_share() if federated is not None and protected else None,
         small_cohort=None if federated is None else cohort_warning(protection, federated.survivors_min or 2),
         equal_passes=passes_sentence(record)[1],
+        privacy=_privacy(federated, protection),
     )
+
+
+def _privacy(federated: JobRecord | None, protection: str) -> str:
+    """What a run's patients paid, with all that an epsilon needs, or that there is no bound."""
+    paid = None if federated is None else federated.privacy
+    if paid is None:
+        return NOT_PRIVATE[protection]
+    if paid.epsilon is None:
+        return f"{NOT_PRIVATE[protection]} ({paid.text()})"
+    cap = "" if paid.tpr_cap is None else f" An attacker finds at most {100 * paid.tpr_cap:.1f} % at 1 % false alarms."
+    return f"Differential privacy: {paid.text()}.{cap}"
 
 
 def print_standings(site: str, found: Sequence[Standing], problems: Sequence[str], console: Console) -> None:

@@ -34,8 +34,8 @@ class ResultRow:
     """One number: how well `model` segments `organ` in the test patients of one modality.
 
     `model` is "federated", "centralised", "federated_without_augmentation", "site:NAME" or "modality:CT". `organ` may
-    be "mean". `privacy` is "off" without differential privacy. `seen` says whether this model trained on the test
-    modality. `value` is a mean over `n` patients, None where it is not defined; `patients_std` is the standard
+    be "mean". `privacy` is "off", or the text of the job's `PrivacyRecord`. `seen` says whether this model trained on
+    the test modality. `value` is a mean over `n` patients, None where it is not defined; `patients_std` is the standard
     deviation over them. Dice has unit "1", HD95 has "mm".
     """
 
@@ -57,13 +57,50 @@ class ResultRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """A point of a learning curve: `value` after `round` rounds, for `modality` "CT", "MR" or "all"."""
+    """A point of a curve: `value` after `round` rounds, for `modality` "CT", "MR" or "all".
+
+    "epsilon" is what the patients had paid by then, with delta, unit, relation and accountant of the job's privacy.
+    """
 
     model: str
     round: int
-    metric: Literal["train_loss", "validation_dice"]
+    metric: Literal["train_loss", "validation_dice", "epsilon"]
     modality: str
     value: float | None
+
+
+NO_DP = "clip_only: no DP (clipped, no noise)"
+SIMULATED_NOISE = "simulated noise: not a DP guarantee"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyRecord:
+    """What a job's patients paid, at the site where they paid most, by its ledger.
+
+    `epsilon` is None where nothing bounds it; `tpr_cap` is what it allows an attacker at 1 % false positives.
+    `simulated` says that the noise follows from the run's seed: whoever knows that takes it off again.
+    """
+
+    mode: str
+    epsilon: float | None
+    delta: float
+    unit: str
+    relation: str
+    accountant: str
+    noise_multiplier: float | None
+    sampling_prob: float
+    clip_norm: float
+    simulated: bool
+    tpr_cap: float | None = None
+
+    def text(self) -> str:
+        """Epsilon with all without which it means nothing, or that there is none."""
+        if self.epsilon is None:
+            return NO_DP
+        bound = (
+            f"epsilon {self.epsilon:.4g} at delta {self.delta:g} per {self.unit}, {self.relation}, {self.accountant}"
+        )
+        return f"{self.mode}: {bound}" + (f"; {SIMULATED_NOISE}" if self.simulated else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +111,8 @@ class JobRecord:
     they may exceed it. `bytes_up` (sites to aggregator), `bytes_down` and `exchanges` (requests that the aggregator
     sent to the cohort and waited for) cover all sites and rounds together. `samples_seen` and `passes` (over the
     party's own training data) are per participating party. `model_hash` is the hex SHA-256 of the final parameters.
-    `survivors_min` is the smallest number of sites in any round's sum, None without rounds.
+    `survivors_min` is the smallest number of sites in any round's sum, None without rounds. `privacy` is None where
+    patients were not even clipped.
     """
 
     model: str
@@ -92,6 +130,7 @@ class JobRecord:
     passes: dict[str, float]
     model_hash: str
     survivors_min: int | None = None
+    privacy: PrivacyRecord | None = None
 
     def protection_share(self) -> float | None:
         """Protection work per wall time, None without time; above 1 is possible where sites work side by side."""

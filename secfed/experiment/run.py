@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from secfed.experiment.curves import curve_points
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
 from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder
 from secfed.experiment.plans import JobSpec, job_specs
+from secfed.experiment.privacy_spend import epsilon_curve, privacy_record
 from secfed.experiment.run_folder import RunFolder
 from secfed.experiment.scheduler import JobProgress, run_jobs
 from secfed.provenance import check_single_root, code_digest, platform_line, versions
@@ -76,10 +77,13 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
     for spec in specs:
         folder = run.job_folder(spec.model)
         scores = [CaseResult(**entry) for entry in json.loads((folder / SCORES).read_text(encoding="utf-8"))]
-        results += rows(spec, scores, seed=config.seed, labels=LABEL_MAPS[config.task])
+        privacy = privacy_record(spec.plan, folder)
+        found = rows(spec, scores, seed=config.seed, labels=LABEL_MAPS[config.task])
+        results += [replace(row, privacy="off" if privacy is None else privacy.text()) for row in found]
         entries = read_journal(folder / AGGREGATOR_FOLDER / JOURNAL)
-        jobs.append(_job_record(spec, folder, entries))
+        jobs.append(replace(_job_record(spec, folder, entries), privacy=privacy))
         curves += curve_points(spec.model, folder, entries)
+        curves += epsilon_curve(spec.model, folder)
     _copy_outputs(run, specs)
     return RunRecord(
         name=config.name,

@@ -14,6 +14,7 @@ from secfed.errors import ConfigError, PolicyRefusal
 from secfed.experiment.checks import class_weights_problem, require_known_phantoms
 from secfed.network import initial_vector
 from secfed.preflight.encryption import Encryption, EncryptionTime, encryption_of, time_encryption
+from secfed.preflight.privacy import PrivacyPrice, price_of, statement
 from secfed.preflight.quorum import Quorum, quorum_of
 from secfed.preflight.timing import MaskingTime, TrainingTime, time_masking, time_training
 from secfed.preflight.traffic import Traffic
@@ -28,7 +29,6 @@ from secfed.protected_vector import vector_format
 from secfed.report.trust import TRUST
 from secfed.site_config import load_site_file
 
-NO_PRIVACY = "No differential privacy in this plan: no epsilon can be stated."
 COARSE = 0.01
 """From this share of the clip norm on, rounding is worth a warning."""
 
@@ -47,6 +47,7 @@ class Preflight:
     encryption: Encryption | None
     encrypting: EncryptionTime | None
     training: TrainingTime | None
+    price: PrivacyPrice | None
     site: SiteVerdict | None
     warnings: tuple[str, ...]
     refusals: tuple[Finding, ...]
@@ -82,7 +83,7 @@ class Preflight:
             "encryption": optional(self.encryption),
             "encrypting": optional(self.encrypting),
             "training": optional(self.training),
-            "privacy": {"differential_privacy": False, "statement": NO_PRIVACY},
+            "privacy": statement(self.config, self.price),
             "trust": TRUST[self.config.protection.mode],
             "site": optional(self.site),
         }
@@ -94,17 +95,18 @@ def check(
     """Look at a run from all sides; `clients` asks for a second range analysis, `measure` for times.
 
     Raises:
-        ConfigError: the network cannot be built, the range is impossible, or the site's file cannot be used.
+        ConfigError: the network cannot be built, range or noise are impossible, or the site's file cannot be used.
     """
     require_known_phantoms(config)
     classes = LABEL_MAPS[config.task].num_classes
     # The site's file is read first: a wrong folder should not cost the time of everything else.
     site_file = None if site_folder is None else load_site_file(site_folder)
     layout = initial_vector(config, num_classes=classes)[1]
+    config, price = price_of(config, layout)
     planned = value_range(layout, config, max_clients=len(config.sites), noise_tail=noise_tail)
     asked = None if clients is None else value_range(layout, config, max_clients=clients, noise_tail=noise_tail)
     quorum = quorum_of(config)
-    site = None if site_file is None else site_verdict(site_file, config, layout, quorum)
+    site = None if site_file is None else site_verdict(site_file, config, layout, quorum, price)
     refusals = plan_refusals(config, layout, quorum, classes=classes, of_every_site=site is None)
     encryption = None
     if config.protection.mode == "encrypted":
@@ -138,6 +140,7 @@ def check(
         encryption=encryption,
         encrypting=time_encryption(encryption) if measure and encryption is not None else None,
         training=time_training(config) if measure and class_weights_problem(config, classes) is None else None,
+        price=price,
         site=site,
         warnings=(*quorum.warnings(), *_range_warnings(planned), *_range_warnings(asked), *_site_warnings(site)),
         refusals=tuple(refusals),

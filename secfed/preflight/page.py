@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secfed.preflight.check import NO_PRIVACY, Preflight
+from secfed.preflight.check import Preflight
 from secfed.preflight.encryption import Encryption, EncryptionTime
+from secfed.preflight.privacy import statement
 from secfed.preflight.quorum import Quorum
 from secfed.preflight.timing import MaskingTime, SiteTraining, TrainingTime
 from secfed.preflight.traffic import StageTraffic, Traffic, down_bytes, up_bytes
@@ -37,7 +38,7 @@ def print_preflight(found: Preflight, console: Console) -> None:
     _quorum(found.quorum, console)
     _time(found, console)
     _heading("Privacy", console)
-    _say(NO_PRIVACY, console)
+    _privacy(found, console)
     _say(TRUST[config.protection.mode], console)
     if found.site is not None:
         _site(found.site, console)
@@ -58,6 +59,21 @@ def _range(found: ValueRange, console: Console, *, title: str) -> None:
         f"less than {found.update_error:.2g} of it (L2).",
         console,
     )
+
+
+def _privacy(found: Preflight, console: Console) -> None:
+    if found.price is None:
+        _say(statement(found.config, None)["statement"], console)
+        return
+    for line in found.price.lines():
+        _say(line, console)
+    if found.site is not None and not found.site.refusals:
+        policy, fit = found.site.policy, found.price.rounds_under(found.site.policy)
+        _say(
+            f"The site's policy allows epsilon {policy.max_epsilon:g} at delta {policy.max_delta:g} for all runs on "
+            f"its patients: {fit} of {found.price.rounds} rounds if they have paid nothing yet (`secfed site ledger`).",
+            console,
+        )
 
 
 def _encryption(found: Encryption, console: Console) -> None:

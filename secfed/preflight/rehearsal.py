@@ -197,6 +197,8 @@ def _in_miniature(config: RunConfig, *, data: Path, sites: int) -> RunConfig:
                     "min_cohort": min(sites, federation.min_cohort),
                 }
             ),
+            # Who may be missing changes no byte either, and a smaller cohort could not spare as many.
+            "privacy": config.privacy.model_copy(update={"max_dropouts": 0, "max_colluders": 0}),
             # A threshold changes no byte, and the default is what the sites made here accept.
             "protection": config.protection.model_copy(update={"threshold": None}),
         }

@@ -15,6 +15,7 @@ from secfed.config import RunConfig
 from secfed.errors import ConfigError, PolicyRefusal
 from secfed.experiment.checks import class_weights_problem
 from secfed.parameters import ParameterLayout
+from secfed.preflight.privacy import PrivacyPrice
 from secfed.preflight.quorum import Quorum
 from secfed.site_config import SiteFile, SitePolicy
 
@@ -103,6 +104,7 @@ def plan_refusals(
             protection=(mode,),
             encryption_schemes=(config.protection.scheme,),
             min_cohort=config.federation.min_cohort,
+            max_delta=config.privacy.resolved_delta or SitePolicy().max_delta,
         )
         reasons += [
             f"the sites that `secfed run` makes: {reason}"
@@ -111,11 +113,16 @@ def plan_refusals(
     return [Finding(reason=reason, exit_code=ConfigError.exit_code) for reason in reasons]
 
 
-def site_verdict(file: SiteFile, config: RunConfig, layout: ParameterLayout, quorum: Quorum) -> SiteVerdict:
+def site_verdict(
+    file: SiteFile, config: RunConfig, layout: ParameterLayout, quorum: Quorum, price: PrivacyPrice | None
+) -> SiteVerdict:
     """What the site of this `site.toml` would say."""
     return SiteVerdict(
         name=file.name,
         in_run=file.name in [site.name for site in config.sites],
         policy=file.policy,
-        refusals=policy_refusals(file.policy, config, layout, threshold=quorum.threshold),
+        refusals=(
+            *policy_refusals(file.policy, config, layout, threshold=quorum.threshold),
+            *(() if price is None else price.refusals(file.policy)),
+        ),
     )

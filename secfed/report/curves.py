@@ -1,4 +1,4 @@
-"""Learning curves: Plotly panels for train loss and validation Dice, and the last values as a table for every reader.
+"""Learning curves: Plotly panels for train loss, validation Dice and epsilon, and a table of last values for everybody.
 
 Panels travel as JSON that the page's own script reads; the colours are CSS variables, so they follow dark mode.
 """
@@ -10,9 +10,12 @@ from typing import Any
 from secfed.report.markup import Markup, caption, join, number, scrollable, tag
 from secfed.report.naming import line_style, modality_name, model_name, ordered
 from secfed.report.trust import METRICS_FROM_BOOKS
-from secfed.results import CurvePoint, RunRecord
+from secfed.results import SIMULATED_NOISE, CurvePoint, RunRecord
 
 Series = dict[str, list[CurvePoint]]
+
+_UNITS = {"train_loss": "loss", "validation_dice": "Dice", "epsilon": "epsilon"}
+_TITLES = {"train_loss": "Training loss", "validation_dice": "Validation Dice", "epsilon": "Epsilon paid"}
 
 DRAW_SCRIPT = """
 (function () {
@@ -67,7 +70,7 @@ def panels(record: RunRecord, run: int) -> list[dict[str, Any]]:
             }
             for model, points in _series(record, metric, modality).items()
         ]
-        unit = "Dice" if metric == "validation_dice" else "loss"
+        unit = _UNITS[metric]
         drawn.append({"id": f"curve-{run}-{index}", "unit": unit, "traces": traces})
     return drawn
 
@@ -86,7 +89,7 @@ def curves_section(record: RunRecord, run: int) -> Markup:
     figures = [
         tag(
             "figure",
-            tag("figcaption", _title(metric, modality)),
+            tag("figcaption", _title(metric, modality), tag("small", _paid(record)) if metric == "epsilon" else None),
             tag("div", id=f"curve-{run}-{index}", class_="plot", role="img", aria_label=_title(metric, modality)),
         )
         for index, (metric, modality) in enumerate(measures)
@@ -103,7 +106,7 @@ def curves_section(record: RunRecord, run: int) -> Markup:
 
 def _measures(record: RunRecord) -> list[tuple[str, str]]:
     found = {(point.metric, point.modality) for point in record.curves}
-    return sorted(found, key=lambda measure: (measure[0] != "train_loss", measure[1]))
+    return sorted(found, key=lambda measure: (list(_UNITS).index(measure[0]), measure[1]))
 
 
 def _series(record: RunRecord, metric: str, modality: str) -> Series:
@@ -115,8 +118,23 @@ def _series(record: RunRecord, metric: str, modality: str) -> Series:
 
 
 def _title(metric: str, modality: str) -> str:
-    measure = "Training loss" if metric == "train_loss" else "Validation Dice"
+    measure = _TITLES[metric]
     return measure if modality == "all" else f"{measure}, {modality_name(modality)}"
+
+
+def _paid(record: RunRecord) -> str:
+    """Without delta, unit, relation and accountant an epsilon says nothing."""
+    kinds = dict.fromkeys(
+        f"at delta {job.privacy.delta:g} per {job.privacy.unit}, {job.privacy.relation}, {job.privacy.accountant}"
+        + (f"; {SIMULATED_NOISE}" if job.privacy.simulated else "")
+        for job in record.jobs
+        if job.privacy is not None and job.privacy.epsilon is not None
+    )
+    return "; ".join(kinds)
+
+
+def _of_epsilon(record: RunRecord) -> str:
+    return f" Epsilon {paid}." if (paid := _paid(record)) else ""
 
 
 def _legend(record: RunRecord) -> Markup:
@@ -158,7 +176,7 @@ def _last_values(record: RunRecord, measures: list[tuple[str, str]]) -> Markup:
         rows.append(tag("tr", tag("th", model_name(model, record), scope="row"), tag("td", str(last)), cells))
     table = tag(
         "table",
-        caption("Values after the last round."),
+        caption(f"Values after the last round.{_of_epsilon(record)}"),
         tag("thead", tag("tr", tag("th", "Model", scope="col"), tag("th", "Round", scope="col"), head)),
         tag("tbody", rows),
         class_="scores",

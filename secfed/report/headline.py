@@ -4,7 +4,7 @@ from secfed.report.markup import Child, Markup, join, number, percent, signed, t
 from secfed.report.naming import augmentation_of, has_guarantee, modality_name, model_name, protection_name
 from secfed.report.run_folder import ReportedRun
 from secfed.report.trust import AGGREGATOR_SAW
-from secfed.results import RunRecord, gain, overall, ratio
+from secfed.results import NO_DP, RunRecord, gain, overall, ratio
 
 # Passes that differ by less than this share count as the same number.
 SAME_PASSES = 0.02
@@ -69,6 +69,8 @@ def _protection(record: RunRecord) -> Markup:
     protection = row.protection if row is not None else job.protection if job is not None else ""
     privacy = "off" if row is None else row.privacy
     guarantee = f"differential privacy: {privacy}" if has_guarantee(privacy) else "no differential privacy"
+    if privacy == NO_DP:
+        guarantee += f" ({privacy})"
     shown = tag("b", protection_name(protection))
     return join("Protection: ", shown, "; ", guarantee, ". ", AGGREGATOR_SAW.get(protection, ""))
 

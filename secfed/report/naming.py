@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from secfed.results import RunRecord
+from secfed.results import NO_DP, RunRecord
 
 _MODALITIES = {"CT": "CT", "MR": "MRI"}
 _PROTECTIONS = {
@@ -33,8 +33,8 @@ def organ_name(organ: str) -> str:
 
 
 def has_guarantee(privacy: str) -> bool:
-    """Whether a row's `privacy` names differential privacy at all."""
-    return privacy not in ("off", "none", "")
+    """Whether a row's `privacy` names an epsilon; clipping without noise has none."""
+    return privacy not in ("off", "none", "", NO_DP)
 
 
 def modality_name(modality: str) -> str:

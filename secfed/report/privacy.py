@@ -1,10 +1,10 @@
 """What this run protected and what it did not, in words for a governance board."""
 
-from secfed.report.markup import Markup, join, tag
+from secfed.report.markup import Markup, join, percent, tag
 from secfed.report.naming import has_guarantee, model_name
 from secfed.report.run_folder import ReportedRun
 from secfed.report.trust import cohort_warning
-from secfed.results import RunRecord
+from secfed.results import NO_DP, SIMULATED_NOISE, PrivacyRecord, RunRecord
 
 _AGGREGATOR = {
     "masked": (
@@ -63,17 +63,51 @@ def _protections(record: RunRecord) -> list[Markup]:
 
 
 def _guarantees(record: RunRecord) -> list[Markup]:
-    modes = dict.fromkeys(row.privacy for row in record.results if row.training == "federated")
-    return [
-        _statement(
-            "Differential privacy: none",
-            "No DP guarantee. Nothing bounds what the shared models or the sums say about one patient: someone with "
-            "the model may be able to tell whether a patient's scan was used to train it.",
-        )
-        if not has_guarantee(mode)
-        else _statement("Differential privacy", f"The run states: {mode}.")
-        for mode in modes
-    ]
+    """One statement for each price that federated models have."""
+    models = list(dict.fromkeys(row.model for row in record.results if row.training == "federated"))
+    jobs = {model: None if (job := record.job(model)) is None else job.privacy for model in models}
+    texts = {row.model: row.privacy for row in record.results if row.training == "federated"}
+    stated: dict[str, Markup] = {}
+    for model in models:
+        paid = jobs[model]
+        if paid is not None and paid.epsilon is not None:
+            stated.setdefault(paid.text(), _bought(paid))
+        elif has_guarantee(texts[model]):
+            stated.setdefault(texts[model], _statement("Differential privacy", f"The run states: {texts[model]}."))
+        else:
+            clipped = " Patients were clipped, and no noise was added." if texts[model] == NO_DP else ""
+            stated.setdefault(
+                texts[model],
+                _statement(
+                    "Differential privacy: none",
+                    "No DP guarantee. Nothing bounds what the shared models or the sums say about one patient: someone "
+                    f"with the model may be able to tell whether a patient's scan was used to train it.{clipped}",
+                ),
+            )
+    return list(stated.values())
+
+
+def _bought(paid: PrivacyRecord) -> Markup:
+    """Epsilon with all without which it means nothing, what it allows an attacker, and what it leaves out."""
+    multiplier = "" if paid.noise_multiplier is None else f"noise multiplier {paid.noise_multiplier:.4g}, "
+    cap = (
+        f"An attacker who accepts 1 % false alarms finds at most {percent(paid.tpr_cap)} of those who took part. "
+        if paid.tpr_cap is not None
+        else ""
+    )
+    simulated = (
+        f"{SIMULATED_NOISE[0].upper()}{SIMULATED_NOISE[1:]}. The noise of this run follows from its seed, so whoever "
+        "knows the seed takes it off again; at real sites it comes from the operating system. "
+        if paid.simulated
+        else ""
+    )
+    return _statement(
+        "Differential privacy" + (" (simulated noise)" if paid.simulated else ""),
+        f"{simulated}The ledgers of the sites say: {paid.text().partition(';')[0]} ({multiplier}sampling "
+        f"probability {paid.sampling_prob:g}, clip norm {paid.clip_norm:g}); the site that paid most counts. {cap}"
+        "It is about one patient at one site: not about a person who stands in the data of two, and not about runs "
+        "without noise on the same data.",
+    )
 
 
 def _sum(record: RunRecord) -> Markup:
@@ -82,6 +116,11 @@ def _sum(record: RunRecord) -> Markup:
         "The sum of a round is the average step that the sites' scans ask for. It is not private by itself: sites that "
         "pool what they know can subtract their own updates from it, and what is left belongs to the others."
     )
+    if job is not None and job.privacy is not None and job.privacy.mode in ("distributed", "silo"):
+        text += (
+            " Noise of all sites is in it, and a site that takes its own off leaves that of the others: the epsilon "
+            "above is against everybody but the sites, unless max_colluders counts them."
+        )
     if job is not None and job.protection == "encrypted":
         text += " Here the sites see it, and the aggregator does not."
     survivors = None if job is None else job.survivors_min

@@ -239,7 +239,7 @@ def test_a_damaged_ledger_and_one_of_another_data_set_stop_the_site_before_it_lo
     other = bytes(32)
     monkeypatch.setattr(Site, "ledger_path", lambda self, fingerprint: ledger)
     monkeypatch.setattr("clients.patients.fingerprint_of", lambda patients: other)
-    monkeypatch.setattr("clients.budget.fingerprint_of", lambda patients: other)
+    monkeypatch.setattr("clients.budget.dataset_fingerprint", lambda digests: other)
     with pytest.raises(LedgerError, match="of another data set"):
         ask(site, session, model, server_round=2)
 
