@@ -132,6 +132,8 @@ def require_affordable(site: Site, session: Session) -> None:
     plan, patients = session.plan, _patients(site, session.plan)
     try:
         cost = _cost(session)
+        # A simulation's key in the folder of a real site is found before anything is charged.
+        site.noise_key(label="noise", context={"release": bytes(32)})
         if plan.privacy.mode != "silo":
             # Nobody's model, and not zero, at which a network shows nothing of what it does.
             start: FloatVector = (np.sin(np.arange(session.layout.size)) / 10).astype(np.float32)

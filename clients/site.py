@@ -120,9 +120,18 @@ class Site:
         return roster
 
     def noise_key(self, *, label: str, context: Mapping[str, bytes | int | str]) -> bytes:
-        """32 bytes for noise or sampling: fresh OS entropy, or in a simulation from its seed: no guarantee then."""
+        """32 bytes for noise or sampling: fresh OS entropy, or in a simulation from its seed: no guarantee then.
+
+        Raises:
+            ConfigError: a simulation's key stands in the folder of a site that is none (`durable_state`).
+        """
         path = self.folder / SIMULATED_NOISE_FILE
         if path.exists():
+            if self.file.durable_state:
+                raise ConfigError(
+                    f"{path}: noise from a seed hides nobody, and this site is no simulation (durable_state = true): "
+                    "remove the file"
+                )
             return derive_key(path.read_bytes(), label=label, context=context)
         return SYSTEM_ENTROPY.token_bytes(KEY_BYTES)
 

@@ -336,8 +336,8 @@ class TrainingPlan(Table):
             )
         if mode in ("local", "clip_only") and self.training.passes_per_round is not None:
             raise ValueError(
-                f"training.passes_per_round = {self.training.passes_per_round:g}: privacy.mode = '{mode}' counts steps: "
-                "give steps_per_round alone"
+                f"training.passes_per_round = {self.training.passes_per_round:g}: privacy.mode = '{mode}' counts "
+                "steps: give steps_per_round alone"
             )
         if mode == "silo" and self.training.optimizer_state == "average":
             raise ValueError(

@@ -17,7 +17,7 @@ from secfed.errors import ConfigError
 
 NOT_A_RUN = (
     "This prices a plan. It holds for a training that samples patients at random, clips what each contributes and adds "
-    "that noise; no run of this version does."
+    "that noise, as `secfed run` does with [privacy]; a run of its own is priced by `secfed preflight`."
 )
 
 

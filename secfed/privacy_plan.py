@@ -80,8 +80,8 @@ def round_cost(plan: TrainingPlan, slots: VectorFormat, *, dimension: int) -> Se
 def read_alone(plan: TrainingPlan) -> bool:
     """Whether somebody may come to see one site's integers by themselves, with that site's noise and no other.
 
-    In plain, whoever receives them. Encrypted, a site that colludes with the aggregator, because all sites have the key;
-    and sites that are shown the sum of a round run again without the one that dropped out of it.
+    In plain, whoever receives them. Encrypted, a site that colludes with the aggregator, because all sites have the
+    key; and sites that are shown the sum of a round run again without the one that dropped out of it.
     """
     mode, privacy = plan.protection.mode, plan.privacy
     return mode == "plain" or (mode == "encrypted" and (privacy.max_dropouts > 0 or privacy.max_colluders > 0))

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from clients.device import device_description, torch_device
 from clients.evaluation import predict, score_case
 from clients.site import Site
-from clients.training import samples_for
-from secfed.config import RunConfig
+from clients.training import TrainingSource, samples_for
+from secfed.config import RunConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, LabelMap
 from secfed.data.preprocessing import PreparedCase
 from secfed.engines.job import Job
@@ -195,12 +195,22 @@ def load_overlays(path: Path) -> list[dict[str, Any]]:
         ]
 
 
+def _samples_per_round(source: TrainingSource, plan: TrainingPlan) -> int:
+    """What a round draws from one data set; of patients who are sampled, what it draws on average."""
+    privacy = plan.privacy
+    if privacy.mode in ("off", "silo"):
+        return samples_for(source, plan.training)
+    steps = 1 if privacy.mode == "distributed" else plan.training.steps_per_round
+    patients = len({case.patient for case in source.cases})
+    return round(steps * privacy.sampling_prob * patients * privacy.patches * privacy.views)
+
+
 def _save_samples(job: Job, spec: JobSpec, *, digest: str, device: str) -> None:
     """How often each data set was seen, so that a reader can check that jobs are compared at equal passes."""
     seen = {}
     for folder in job.site_folders:
         for source in Site(folder).cases(spec.plan).sources:
-            samples = spec.plan.federation.rounds * samples_for(source, spec.plan.training)
+            samples = spec.plan.federation.rounds * _samples_per_round(source, spec.plan)
             slices = sum(case.image.shape[0] for case in source.cases)
             seen[source.site] = {"samples": samples, "passes": samples / slices}
     (job.folder / SAMPLES).write_text(

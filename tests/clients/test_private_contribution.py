@@ -315,3 +315,19 @@ def test_the_weight_is_the_public_number_of_patients(asked):
 
 def test_modes_are_those_of_the_configuration():
     assert set(clients.private_contribution._MODES) == {*MODES, "clip_only"}
+
+
+def test_a_simulation_s_key_in_a_real_site_s_folder_is_refused_before_the_charge(scans, tmp_path):
+    site, session, model = one_site(tmp_path, private_config(scans, "distributed"))
+    save_site_file(site.folder, site.file.model_copy(update={"durable_state": True}))
+    real = Site(site.folder)
+    with pytest.raises(PolicyRefusal, match="noise from a seed hides nobody"):
+        require_affordable(real, session)
+    assert charges_of(site.folder) == []
+    (site.folder / SIMULATED_NOISE_FILE).unlink()
+    require_affordable(real, session)
+    # Two answers of a real site to one question that was lost in between have noise of their own.
+    first = ask(real, session, model)
+    for path in (real.state / RELEASES).iterdir():
+        path.unlink()
+    assert np.count_nonzero(ask(real, session, model).encoded != first.encoded) > 1000

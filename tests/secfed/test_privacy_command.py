@@ -43,7 +43,7 @@ def test_the_price_of_a_plan_stands_with_unit_relation_accountant_and_attacker(p
         "patient, zero-out",
         ACCOUNTANT,
         f"accepts 1 % false alarms finds at most {percent} of the patients",
-        "no run of this version does",
+        "as `secfed run` does",
     ):
         assert word in " ".join(page.split())
 

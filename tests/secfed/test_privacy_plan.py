@@ -135,14 +135,23 @@ def test_a_silo_s_patients_pay_for_turning_the_whole_update_round():
 
 
 @pytest.mark.parametrize(
-    ("protection", "dropouts", "alone"),
-    [("masked", 0, False), ("masked", 2, False), ("encrypted", 0, False), ("encrypted", 2, True), ("plain", 0, True)],
+    ("protection", "dropouts", "colluders", "alone"),
+    [
+        ("masked", 0, 0, False),
+        ("masked", 2, 1, False),
+        ("encrypted", 0, 0, False),
+        ("encrypted", 2, 0, True),
+        ("encrypted", 0, 2, True),
+        ("plain", 0, 0, True),
+    ],
 )
-def test_who_may_be_read_alone_pays_for_its_own_share_only(protection, dropouts, alone):
+def test_who_may_be_read_alone_pays_for_its_own_share_only(protection, dropouts, colluders, alone):
     given = plan(
-        protection={"mode": protection}, privacy={"max_dropouts": dropouts}, federation={"min_cohort": 10 - dropouts}
+        protection={"mode": protection},
+        privacy={"max_dropouts": dropouts, "max_colluders": colluders},
+        federation={"min_cohort": 10 - dropouts},
     )
-    expected = 1 / math.sqrt(10 - dropouts) if alone else 1.0
+    expected = 1 / math.sqrt(10 - dropouts - colluders) if alone else 1.0
     assert cost(given).noise_multiplier == pytest.approx(expected, rel=1e-3)
 
 
