@@ -45,7 +45,7 @@ def print_canaries(rows: Sequence[CanaryRow], console: Console, *, seconds: floa
     )
     distance = first.distance
     _say(
-        f"The distance of an honest run lies outside what '{AGREES}' allows in {2 * FALSE_ALARM:.1%} of all seeds. A "
+        f"The distance of an honest run lies outside what '{AGREES}' allows in {2 * FALSE_ALARM:.2%} of all seeds. A "
         f"distance of {distance.caught_from:.2f} instead of {distance.claimed:.2f} in the first run would be caught "
         "nine times in ten.",
         console,

@@ -48,7 +48,7 @@ class Training:
 
 
 def distributed(name: str, *, rounds: int = 24, protection: Mode = "masked", **noise: float) -> Training:
-    """Distributed noise, all patients in every round, and a server step that overfits where noise lets it."""
+    """Distributed noise, all patients in every round, and a server with momentum that goes as far as 24 steps can."""
     return Training(
         name=name,
         protection=protection,
@@ -101,7 +101,7 @@ TRAININGS: tuple[Training, ...] = (
     distributed("distributed, next to no noise", noise_multiplier=0.02),
     distributed("distributed, epsilon 8", epsilon=8.0),
 )
-"""What the command attacks; the second shows that it is the noise that stops the attack, not the way of training."""
+"""What the command attacks; the second tells what clipping and one step a round do alone, and what is left to noise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,9 +51,9 @@ def test_a_wrong_scale_of_the_noise_is_found_on_its_side(factor):
 
 def test_a_distance_at_the_stated_reach_is_caught_nine_times_in_ten():
     rng = np.random.default_rng(5)
-    reach = gaussian_distance(rng.normal(2, 1, 300), rng.normal(0, 1, 300), claimed=2.0).caught_from
+    reach = gaussian_distance(rng.normal(2, 1, 1000), rng.normal(0, 1, 1000), claimed=2.0).caught_from
     caught = sum(
-        gaussian_distance(rng.normal(reach, 1, 300), rng.normal(0, 1, 300), claimed=2.0).p_more < FALSE_ALARM
+        gaussian_distance(rng.normal(reach, 1, 1000), rng.normal(0, 1, 1000), claimed=2.0).p_more < FALSE_ALARM
         for _ in range(500)
     )
     assert 0.85 * 500 <= caught <= 0.95 * 500
