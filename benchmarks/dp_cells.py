@@ -45,7 +45,7 @@ class Scale:
 
 
 STANDARD = Scale(
-    rounds=50, pretraining_steps=1600, pretraining_cases=80, test_cases=12, channels=(16, 32, 64, 128), patches=2
+    rounds=40, pretraining_steps=1600, pretraining_cases=80, test_cases=12, channels=(16, 32, 64, 128), patches=2
 )
 SMOKE = Scale(
     rounds=2,
@@ -164,7 +164,7 @@ def cell_config(cell: Cell, scale: Scale, *, data: Path, start_from: Path) -> Ru
         tree["start_from"] = str(start_from)
     if cell.ordinary:
         tree["privacy"] = {"mode": "off"}
-        tree["training"] = {**_training(), "loss_over": "batch", "optimizer_state": "keep", "steps_per_round": 20}
+        tree["training"] = {**_training(), "loss_over": "batch", "optimizer_state": "keep", "steps_per_round": 10}
         tree["federation"] = {"rounds": scale.rounds, "example_cap": patients, "min_cohort": cell.sites}
     return parse_run_config(tree)
 
@@ -178,18 +178,21 @@ def standard_cells() -> list[Cell]:
     ]
     fewer = [
         Cell(name="200 patients, 4 sites", group="patients", sites=4),
-        Cell(name="100 patients, 4 sites", group="patients", sites=4, patients_per_site=25),
+        Cell(name="100 patients, 4 sites", group="patients", sites=4, patients_per_site=PATIENTS_PER_SITE // 2),
     ]
-    sets = [Cell(name=f"{name} learns", group="trainable", trainable=name) for name in ("norm+head", "lora", "decoder")]
-    others = [
-        Cell(name="from scratch", group="start", pretrained=False),
-        Cell(name="from scratch, no DP", group="start", pretrained=False, epsilon=None),
-        Cell(name="server momentum 0", group="momentum", momentum=0.0),
-        Cell(name="1 patch, 1 view", group="views", sites=4, patients_per_site=25, patches=1),
-        Cell(name="1 patch, 4 views", group="views", sites=4, patients_per_site=25, patches=1, views=4),
-        Cell(name="ordinary federated training, no DP", group="ordinary", epsilon=None, ordinary=True),
+    changed = [
+        Cell(name="norm+head learns", group="200 patients", sites=4, trainable="norm+head"),
+        Cell(name="lora learns", group="200 patients", sites=4, trainable="lora"),
+        Cell(name="from scratch", group="200 patients", sites=4, pretrained=False),
+        Cell(name="server momentum 0", group="200 patients", sites=4, momentum=0.0),
+        Cell(name="1 patch, 1 view", group="200 patients", sites=4, patches=1),
+        Cell(name="1 patch, 4 views", group="200 patients", sites=4, patches=1, views=4),
+        Cell(name="decoder learns", group="200 patients", sites=4, trainable="decoder"),
+        Cell(name="from scratch, no DP", group="200 patients", sites=4, pretrained=False, epsilon=None),
+        Cell(name="no DP", group="200 patients", sites=4, epsilon=None),
     ]
-    return main + local + fewer + sets + others
+    ordinary = [Cell(name="ordinary training, no DP", group="ordinary", epsilon=None, ordinary=True)]
+    return main + local + fewer + ordinary + changed
 
 
 def smoke_cells() -> list[Cell]:
