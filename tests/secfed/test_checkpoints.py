@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from small_federation import config, digest, journal, last_state, provision, train
 
-from secfed import checkpoint
-from secfed.checkpoint import Checkpoints
 from aggregator.folder import AggregatorFolder
+from secfed import checkpoint
 from secfed.aggregator_files import JOURNAL
+from secfed.checkpoint import Checkpoints
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, TensorSpec
 from secfed.server_optimizer import ServerState
@@ -50,7 +50,7 @@ def test_an_average_of_models_comes_back_or_is_missed(tmp_path):
     assert_same(Checkpoints(tmp_path).load(LAYOUT), state(2, averaged=True))
     path = tmp_path / "round-000002.average.npy"
     np.save(path, np.zeros(5, np.float32))
-    with pytest.raises(RunFolderError, match="average.npy is damaged"):
+    with pytest.raises(RunFolderError, match=r"average\.npy is damaged"):
         checkpoints.load(LAYOUT)
     path.unlink()
     with pytest.raises(RunFolderError, match="cannot be read"):

@@ -15,9 +15,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 import aggregator.app
 import clients.app
-from secfed.checkpoint import Checkpoints
 from aggregator.folder import AggregatorFolder
-from secfed.aggregator_files import CHECKPOINTS
 from secfed.config import RunConfig, parse_run_config
 from secfed.data.cases import ABDOMEN
 from secfed.engines.in_process import InProcessGrid, Intercept
