@@ -64,7 +64,10 @@ _GUESSED = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryRow:
-    """One run: what its ledger says, what was measured, and the verdict."""
+    """One run: what its ledger says, what was measured, and the verdict.
+
+    `account` is the ledger's epsilon with delta, unit, relation and accountant, in words.
+    """
 
     run: str
     canaries: int
@@ -73,6 +76,7 @@ class CanaryRow:
     noise_multiplier: float
     epsilon: float
     delta: float
+    account: str
     distance: Distance
     attacker: Attacker
     one_run: OneRun
@@ -135,6 +139,7 @@ def judged(run: CanaryRun, *, setting: Setting, seconds: float) -> CanaryRow:
         noise_multiplier=run.segments[0].noise_multiplier,
         epsilon=spent.epsilon,
         delta=spent.delta,
+        account=str(spent),
         distance=distance,
         attacker=attacker,
         one_run=one_run,

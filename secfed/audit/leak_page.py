@@ -12,6 +12,7 @@ from rich.text import Text
 from secfed.audit.canaries import AGREES, CanaryRow, agree
 from secfed.audit.measured_leak import FALSE_ALARM, FALSE_POSITIVE_RATES
 from secfed.audit.shadow_models import MembershipRow
+from secfed.results import SIMULATED_NOISE
 
 
 def print_canaries(rows: Sequence[CanaryRow], console: Console, *, seconds: float) -> None:
@@ -50,6 +51,7 @@ def print_canaries(rows: Sequence[CanaryRow], console: Console, *, seconds: floa
         "nine times in ten.",
         console,
     )
+    _say_accounts([row.account for row in rows], console)
     fine = sum(row.verdict == AGREES for row in rows)
     _say(f"{fine} of {len(rows)} runs agree with their ledgers; {seconds:.1f} s.", console, good=agree(rows))
 
@@ -57,10 +59,10 @@ def print_canaries(rows: Sequence[CanaryRow], console: Console, *, seconds: floa
 def print_membership(rows: Sequence[MembershipRow], console: Console, *, seconds: float) -> None:
     """The table with intervals and caps, and what it says."""
     table = Table(title="Membership in the training of the final model (LiRA)")
-    table.add_column("training")
-    table.add_column("epsilon", justify="right")
+    table.add_column("training", no_wrap=True)
+    table.add_column("epsilon", justify="right", no_wrap=True)
     for name in ("AUC", *(f"found at {fpr:.0%}" for fpr in FALSE_POSITIVE_RATES)):
-        table.add_column(f"{name}\n95 % interval\nat most", justify="right")
+        table.add_column(f"{name}\n95 %\nat most", justify="right", no_wrap=True)
     table.add_column("the attack")
     for row in rows:
         found = row.attacker
@@ -68,9 +70,9 @@ def print_membership(rows: Sequence[MembershipRow], console: Console, *, seconds
         table.add_row(
             row.training,
             "none" if row.epsilon is None else f"{row.epsilon:.3g}",
-            f"{found.auc:.2f}\n{found.auc_low:.2f} to {found.auc_high:.2f}\n{_cap(found.auc_cap, capped=capped)}",
+            f"{found.auc:.2f}\n{found.auc_low:.2f}-{found.auc_high:.2f}\n{_cap(found.auc_cap, capped=capped)}",
             *(
-                f"{100 * rate.tpr:.0f} %\n{100 * rate.low:.0f} to {100 * rate.high:.0f} %\n"
+                f"{100 * rate.tpr:.0f} %\n{100 * rate.low:.0f}-{100 * rate.high:.0f} %\n"
                 f"{_cap(rate.cap, capped=capped, percent=True)}"
                 for rate in found.rates
             ),
@@ -80,12 +82,19 @@ def print_membership(rows: Sequence[MembershipRow], console: Console, *, seconds
     if rows:
         first = rows[0].attacker
         _say(
-            f"{first.members} scores of members and {first.others} of others, {rows[0].models} models of each kind. "
+            f"{first.members} scores of members and {first.others} of others, {rows[0].models} models of each kind; "
+            "below each figure its 95 % interval and the cap. "
             "'At most' is the accountant's cap for an attacker who sees every sum and knows every other patient; this "
             "one has the final model and shadow models. "
             f"{seconds:.0f} s.",
             console,
         )
+        _say_accounts([row.account for row in rows if row.account is not None], console)
+
+
+def _say_accounts(accounts: Sequence[str], console: Console) -> None:
+    for account in dict.fromkeys(accounts):
+        _say(f"Account: {account}; {SIMULATED_NOISE}.", console)
 
 
 def _outcome(row: MembershipRow) -> Text:

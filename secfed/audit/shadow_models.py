@@ -78,7 +78,7 @@ def distributed(name: str, *, rounds: int = 24, protection: Mode = "masked", **n
 def unprotected(*, rounds: int = 5) -> Training:
     """No differential privacy, and many steps on few patients."""
     return Training(
-        name="no differential privacy",
+        name="no DP",
         protection="plain",
         tables={
             "model": _SMALL_MODEL,
@@ -98,8 +98,8 @@ def unprotected(*, rounds: int = 5) -> Training:
 
 TRAININGS: tuple[Training, ...] = (
     unprotected(),
-    distributed("distributed, next to no noise", noise_multiplier=0.02),
-    distributed("distributed, epsilon 8", epsilon=8.0),
+    distributed("noise 0.02", noise_multiplier=0.02),
+    distributed("epsilon 8", epsilon=8.0),
 )
 """What the command attacks; the second tells what clipping and one step a round do alone, and what is left to noise."""
 
@@ -113,6 +113,7 @@ class MembershipRow:
     models: int
     epsilon: float | None
     delta: float | None
+    account: str | None
     attacker: Attacker
 
     @property
@@ -218,6 +219,7 @@ def _attack(
         models=models,
         epsilon=None if spent is None else spent.epsilon,
         delta=None if spent is None else spent.delta,
+        account=None if spent is None else str(spent),
         attacker=measured_attacker(scores[member & known], scores[~member & known], spent=spent),
     )
 

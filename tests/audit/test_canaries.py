@@ -76,7 +76,7 @@ def test_a_site_s_software_is_its_own_again_after_a_canary_run(data):
     assert place.PatientTraining is honest
 
 
-def test_the_command_prints_one_json_object_and_fails_where_a_run_does_not_agree(monkeypatch):
+def test_the_command_says_what_was_measured_and_fails_where_a_run_does_not_agree(monkeypatch):
     monkeypatch.setattr(canaries, "SETTINGS", (LITTLE_NOISE,))
     command = ["audit", "canaries", "--canaries", "400", "--rounds", "2", "--seed", "1", "--json"]
     honest = CliRunner().invoke(app, command)
@@ -84,12 +84,15 @@ def test_the_command_prints_one_json_object_and_fails_where_a_run_does_not_agree
     found = json.loads(honest.stdout)
     assert found["command"] == "secfed audit canaries --canaries 400 --rounds 2 --seed 1"
     assert found["agrees"]
+    assert "per patient (zero-out), PLD" in found["rows"][0]["account"]
     row = found["rows"][0]
     assert row["distance"]["low"] < row["distance"]["value"] < row["distance"]["high"]
     FLAWS["two_thirds_of_the_noise"](monkeypatch)
-    flawed = CliRunner().invoke(app, command)
+    flawed = CliRunner().invoke(app, command[:-1])
     assert flawed.exit_code == 1
-    assert json.loads(flawed.stdout)["rows"][0]["verdict"] == MORE
+    page = " ".join(flawed.stdout.split())
+    assert "0 of 1 runs agree" in page
+    assert "delta 1e-05 per patient (zero-out)" in page
 
 
 @pytest.mark.parametrize("wrong", [{"canaries": 10}, {"canaries": 4000}, {"rounds": 3}, {"rounds": 0}])

@@ -81,8 +81,11 @@ def test_the_command_prints_intervals_and_caps_as_one_json_object(monkeypatch, r
     assert found["command"] == "secfed audit membership --patients 32 --models 4 --seed 0"
     private = found["rows"][1]
     assert private["within_account"]
+    assert "at delta 1e-05 per patient (zero-out), PLD" in private["account"]
     assert private["attacker"]["auc_low"] < private["attacker"]["auc"] < private["attacker"]["auc_cap"]
-    assert "no cap" in CliRunner().invoke(app, ["audit", "membership", "--models", "4"]).stdout
+    page = CliRunner().invoke(app, ["audit", "membership", "--models", "4"]).stdout
+    assert "no cap" in page
+    assert "delta 1e-05 per patient (zero-out)" in " ".join(page.split())
 
 
 @pytest.mark.parametrize("wrong", [{"models": 2}, {"models": 5}, {"patients": 8}, {"patients": 20}])
