@@ -148,20 +148,25 @@ def require_a_round(site: Site, session: Session, patients: "tuple[Patient, ...]
 def pay(site: Site, session: Session, patients: "tuple[Patient, ...]", *, server_round: int, cost: Segment) -> Charge:
     """Charge one round; when this returns, the charge is on the disk.
 
+    A charge of this run for this round under which no bytes were named yet is used up first: bytes are named before
+    they leave, so nobody has seen anything of what was drawn under it before a kill or an error.
+
     Raises:
         BudgetSpentError: the round would pass the cap; nothing was charged, and the message says how many rounds fit.
         LedgerError: the ledger is damaged, of another data set, or has a lower cap written down than the policy names.
     """
     with _open(site, patients) as ledger:
-        run = session.run.hex()
-        charge = ledger.charge(
-            run=run,
-            server_round=server_round,
-            plan=session.plan.digest(),
-            segment=cost,
-            purpose=f"run '{session.plan.name}', privacy.mode '{session.plan.privacy.mode}'",
-            attempt=ledger.next_attempt(run, server_round),
-        )
+        run, plan = session.run.hex(), session.plan.digest()
+        charge = _unused(ledger, run=run, server_round=server_round)
+        if charge is None or (charge.plan, charge.segment) != (plan.hex(), cost):
+            charge = ledger.charge(
+                run=run,
+                server_round=server_round,
+                plan=plan,
+                segment=cost,
+                purpose=f"run '{session.plan.name}', privacy.mode '{session.plan.privacy.mode}'",
+                attempt=ledger.next_attempt(run, server_round),
+            )
         spent = ledger.spend()
         site.books.budget(
             run=session.run,
@@ -190,6 +195,13 @@ def bind(site: Site, patients: "tuple[Patient, ...]", charge: Charge, words: Wor
     """No other integers than these may leave under the charge; called before they do."""
     with _open(site, patients) as ledger:
         ledger.sent(charge, upload=hashlib.sha256(little_endian_bytes(words)).digest())
+
+
+def _unused(ledger: Ledger, *, run: str, server_round: int) -> Charge | None:
+    """The newest charge of a round, where no bytes were named for it."""
+    account = Account(read_entries(ledger.path)[0])
+    found = [charge for charge in account.charges if (charge.run, charge.round) == (run, server_round)]
+    return found[-1] if found and found[-1].release not in account.uploads else None
 
 
 def _open(site: Site, patients: "tuple[Patient, ...]") -> Ledger:

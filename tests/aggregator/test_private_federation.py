@@ -251,6 +251,33 @@ def test_the_run_stops_with_the_word_budget_when_a_site_s_cap_is_reached(scans, 
     assert ("ct-b", "train") not in faults.seen
 
 
+@pytest.mark.parametrize("protection", ["masked", "encrypted"])
+def test_a_run_that_is_killed_in_a_round_ends_on_the_same_model_at_the_same_price(scans, tmp_path, protection):
+    # The target is the cap: there is nothing to spare for a round that is charged twice.
+    run_config = private_config(
+        scans, "distributed", protection=protection, privacy={"noise_multiplier": None, "epsilon": 8.0}
+    )
+    whole = trained(tmp_path / "whole", run_config)
+    job = provision(tmp_path / "killed", run_config)
+
+    class Stopped(Exception):  # noqa: N818 - an event of the test
+        pass
+
+    def stop(node, reply):
+        if node == 1001 and reply.metadata.message_type == "train":
+            raise Stopped
+        return reply
+
+    with pytest.raises(Stopped):
+        train(job, intercept_reply=stop)
+    train(job)
+    assert digest(job) == digest(whole)
+    for folder in job.site_folders:
+        assert load_site_file(folder).policy.max_epsilon == 8.0
+        if protection == "masked":
+            assert [(charge.round, charge.attempt) for charge in charges_of(folder)] == [(1, 0), (2, 0)]
+
+
 def test_the_same_plan_run_again_is_paid_for_again(scans, tmp_path):
     job = provision(tmp_path, private_config(scans, "distributed", rounds=3))
     models = []

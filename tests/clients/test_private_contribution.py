@@ -67,16 +67,36 @@ def test_the_same_question_gets_the_same_integers_and_is_paid_for_once(scans, tm
         assert ledger_of(site.folder).uploads == {charges[0].release: sent}
 
 
-def test_a_kill_after_the_charge_costs_it_and_the_next_answer_is_paid_again(asked, monkeypatch):
+def test_a_kill_before_any_integers_were_named_leaves_the_charge_for_the_next_answer(asked, monkeypatch):
     site, session, model = asked
+    for last in ("poisson_lot", "_encode"):
+        with monkeypatch.context() as during:
+            during.setattr(clients.private_contribution, last, kill)
+            with pytest.raises(Killed):
+                ask(site, session, model)
+        assert not ledger_of(site.folder).uploads
     with monkeypatch.context() as during:
         during.setattr(Releases, "keep", kill)
         with pytest.raises(Killed):
             ask(site, session, model)
+    made = ask(site, session, model)
+    # Nothing that was drawn before ever left the process, so one charge pays for the one answer that does.
     assert [charge.attempt for charge in charges_of(site.folder)] == [0]
-    ask(site, session, model)
-    assert [charge.attempt for charge in charges_of(site.folder)] == [0, 1]
-    # Only the second one's integers ever existed outside the process.
+    sent = hashlib.sha256(little_endian_bytes(made.encoded)).hexdigest()
+    assert list(ledger_of(site.folder).uploads.values()) == [sent]
+
+
+def test_a_charge_of_another_price_is_not_used_up(asked, monkeypatch):
+    site, session, model = asked
+    with monkeypatch.context() as during:
+        during.setattr(clients.private_contribution, "poisson_lot", kill)
+        with pytest.raises(Killed):
+            ask(site, session, model)
+    # The same run by name, in which every site adds less noise.
+    cheaper = dataclasses.replace(under(session, privacy={"noise_multiplier": 0.5}), run=session.run)
+    ask(site, cheaper, model)
+    first, second = charges_of(site.folder)
+    assert first.noise_multiplier == pytest.approx(2 * second.noise_multiplier)
     assert [release[2] for release in ledger_of(site.folder).uploads] == [1]
 
 
