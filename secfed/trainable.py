@@ -1,7 +1,7 @@
 """Which part of a network learns: under differential privacy, noise grows with the number of parameters that do.
 
-Sites use it; `privacy.trainable` of a run's configuration names the set. All other parameters are frozen, and neither
-travel nor receive noise.
+Sites use it; `privacy.trainable` of a run's configuration names the set. All other parameters are frozen: what travels
+of them is exactly zero, and they receive no noise.
 
     all        every parameter
     decoder    the way up, with the last convolution
