@@ -181,7 +181,10 @@ def last_model_dice(config: RunConfig, *, folder: Path) -> float:
 
 
 def rows(outcomes: Sequence[Outcome], *, before: float) -> list[Row]:
-    """One row per cell and, against the same set-up without noise, the share of Dice that epsilon 8 keeps."""
+    """One row per cell and, against the same set-up without noise, the share of Dice and of what was learned.
+
+    The share of Dice flatters: the pretrained model's part of it was never in danger.
+    """
     made = [Row(measure="pretrained: before any patient", value=before, unit="Dice", note="no patient's data")]
     for outcome in outcomes:
         noise = "no DP"
@@ -191,11 +194,10 @@ def rows(outcomes: Sequence[Outcome], *, before: float) -> list[Row]:
         made.append(
             Row(measure=f"{outcome.cell.group}: {outcome.cell.name}", value=outcome.dice, unit="Dice", note=note)
         )
-    made += _ratios(outcomes)
-    return made
+    return made + _ratios(outcomes, before=before)
 
 
-def _ratios(outcomes: Sequence[Outcome]) -> list[Row]:
+def _ratios(outcomes: Sequence[Outcome], *, before: float) -> list[Row]:
     line = {outcome.cell.epsilon: outcome.dice for outcome in outcomes if outcome.cell.group == "distributed"}
     if None not in line:
         return []
@@ -213,6 +215,8 @@ def _ratios(outcomes: Sequence[Outcome]) -> list[Row]:
                 note=LABEL,
             )
         )
+        gain = (line[epsilon] - before) / (line[None] - before) if line[None] > before else math.nan
+        made.append(Row(measure=f"what was learned at epsilon {epsilon:g}, of that", value=gain, unit="1", note=LABEL))
     return made
 
 

@@ -64,8 +64,9 @@ def test_rows_set_epsilon_8_against_the_same_set_up_without_noise():
     cells = [Cell(name="no DP", group="distributed", epsilon=None), Cell(name="epsilon 8", group="distributed")]
     for dice, met in ((0.48, True), (0.46, False)):
         found = [outcome(cells[0], 0.5, epsilon=None), outcome(cells[1], dice)]
-        row = dp_utility.rows(found, before=0.3)[-1]
+        row, gain = dp_utility.rows(found, before=0.3)[-2:]
         assert (row.value, row.met) == (pytest.approx(dice / 0.5), met)
+        assert gain.value == pytest.approx((dice - 0.3) / 0.2)
         assert "not a DP guarantee" in row.note
 
 
