@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT = 560, 330
-_LEFT, _TOP, _RIGHT, _BOTTOM = 54, 44, 214, 44
+WIDTH, HEIGHT = 600, 330
+_LEFT, _TOP, _RIGHT, _BOTTOM = 54, 44, 250, 44
 _COLOURS = ("#1f6f8b", "#c8553d", "#8a8f98", "#d9a441")
 
 
