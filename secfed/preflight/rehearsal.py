@@ -186,6 +186,8 @@ def _in_miniature(config: RunConfig, *, data: Path, sites: int) -> RunConfig:
             ),
             "test": (),
             "references": (),
+            # A given model is of the real architecture.
+            "start_from": None,
             "preprocessing": PreprocessingConfig(),
             "model": ModelConfig(channels=(2, 2), residual_units=0),
             "augmentation": AugmentationConfig(method="none"),

@@ -24,7 +24,7 @@ from secfed import cli
 from secfed.config import FederationConfig, TrainingPlan
 from secfed.errors import ConfigError, RoundAborted
 from secfed.model import initial_model, state_layout
-from secfed.parameters import ParameterLayout, TensorSpec
+from secfed.parameters import ParameterLayout, TensorSpec, save_vector
 from secfed.preflight import rehearsal
 from secfed.preflight.encryption import encryption_of, time_encryption
 from secfed.preflight.quorum import Quorum
@@ -233,6 +233,14 @@ def test_masking_takes_at_most_three_exchanges_a_round_after_the_setup_and_plain
     assert len(found.first_round) <= 4
     found = rehearse(plain, layout_of(plain))
     assert (len(found.setup), len(found.first_round), len(found.later_round)) == (1, 1, 1)
+
+
+def test_a_run_that_starts_from_a_given_model_is_rehearsed_in_miniature_too(scans, tmp_path):
+    fresh = config(scans)
+    layout, start = layout_of(fresh), tmp_path / "start.safetensors"
+    save_vector(start, np.zeros(layout.size, np.float32)[: layout.model_size], layout.model_layout(), {})
+    given = fresh.model_copy(update={"start_from": start})
+    assert rehearse(given, layout).vector_bytes == rehearse(fresh, layout).vector_bytes
 
 
 def test_large_cohorts_are_extrapolated_from_small_ones(monkeypatch, tmp_path):
