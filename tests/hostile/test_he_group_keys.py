@@ -82,7 +82,7 @@ def test_swapped_sealed_keys_are_refused(world):
     offers = world.offers()
     refused(world, "b", messages(offers), match="no sealed group key arrived")
     refused(world, "b", messages(offers), [other_key_from(world, "a")[1]], match="no sealed group key arrived")
-    damaged = offers["a"][1][:-1] + b"\0"
+    damaged = offers["a"][1][:-1] + bytes([offers["a"][1][-1] ^ 1])
     refused(world, "b", messages(offers), [damaged], match="no sealed group key arrived")
 
 
