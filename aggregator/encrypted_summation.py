@@ -33,8 +33,12 @@ from secfed.messages import Reply, Request, Stage
 from secfed.parameters import ParameterLayout
 from secfed.protected_vector import encryption_parameters
 from secfed.provenance import code_digest
+from secfed.server_optimizer import max_state_bytes
 
 MAX_SEALED_KEY_BYTES = 2**20
+SEALING_BYTES = 1024
+"""More than sealing adds to a snapshot."""
+
 _UNKNOWN = -1
 _SHOWN_BYTES = 2**24
 
@@ -247,8 +251,7 @@ class EncryptedSummation(KeyedSession):
         )
         costs.protection_seconds += adding
         self._require_readable(exchange)
-        minimum = EncryptedAnnouncement.from_bytes(round_.announcement).minimum
-        self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=minimum)
+        self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=round_.minimum)
 
     def _ask(
         self,
@@ -298,7 +301,7 @@ class EncryptedSummation(KeyedSession):
         exchange = self.channel.exchange(
             {node: request},
             accept=lambda _, reply: given.append(reply),
-            max_attachment_bytes=self._max_snapshot_bytes(),
+            max_attachment_bytes=max_state_bytes(self.layout) + SEALING_BYTES,
         )
         costs.count(exchange, names=self.names, protection=True)
         self._confirmed.update(exchange.answered)
@@ -399,10 +402,6 @@ class EncryptedSummation(KeyedSession):
         if self._group is None:
             raise HostileInputError("the session is not open")
         return self._group
-
-    def _max_snapshot_bytes(self) -> int:
-        # The model and its average in float32, the momentum in float64, and what wraps them.
-        return 8 * self.layout.size + 8 * self.layout.num_parameters + 2**16
 
 
 def _even_bytes(ciphertext: bytes, *, parameters: HeParameters) -> npt.NDArray[np.uint8]:

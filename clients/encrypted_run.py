@@ -30,7 +30,7 @@ from secfed.errors import ConfigError, PolicyRefusal, RunFolderError
 from secfed.parameters import FloatVector, ParameterLayout, load_vector, model_digest, save_vector
 from secfed.protected_vector import encryption_parameters
 from secfed.provisioning import write_private
-from secfed.server_optimizer import ServerState
+from secfed.server_optimizer import ServerState, max_state_bytes
 
 RUNS = "encrypted"
 RECORD = "run.json"
@@ -189,7 +189,7 @@ class EncryptedRun:
             HostileInputError: malformed, or of another layout.
         """
         layout = self.session.layout
-        found = cbor.from_cbor(payload, max_bytes=self.max_snapshot_bytes())
+        found = cbor.from_cbor(payload, max_bytes=max_state_bytes(layout))
         match found:
             case {
                 "completed": int(completed),
@@ -212,10 +212,6 @@ class EncryptedRun:
             momentum=velocity,
             average=np.frombuffer(average, "<f4") if average else None,
         )
-
-    def max_snapshot_bytes(self) -> int:
-        """More than any snapshot of this run has."""
-        return 2 * 4 * self.session.layout.size + 8 * self.session.layout.num_parameters + 1024
 
     def _initial(self) -> ServerState:
         # Made here, or named by the plan: an aggregator's choice could be one that tells about single patients.

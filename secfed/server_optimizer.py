@@ -40,6 +40,11 @@ class ServerState:
         return self.model if self.average is None else self.average
 
 
+def max_state_bytes(layout: ParameterLayout) -> int:
+    """More than a state takes as bytes: model and average in float32, momentum in float64, and what wraps them."""
+    return 8 * layout.size + 8 * layout.num_parameters + 1024
+
+
 def step(
     state: ServerState, average: CohortAverage, *, federation: FederationConfig, layout: ParameterLayout
 ) -> ServerState:

@@ -76,6 +76,11 @@ class EncryptedRound:
         return self._announced.invited
 
     @property
+    def minimum(self) -> int:
+        """How many must upload for a sum."""
+        return self._announced.minimum
+
+    @property
     def uploaded(self) -> tuple[str, ...]:
         """Whose input is in the sum so far, sorted by name."""
         return tuple(sorted(self._headers))
