@@ -157,8 +157,8 @@ def pay(site: Site, session: Session, patients: "tuple[Patient, ...]", *, server
     """
     with _open(site, patients) as ledger:
         run, plan = session.run.hex(), session.plan.digest()
-        charge = _unused(ledger, run=run, server_round=server_round)
-        if charge is None or (charge.plan, charge.segment) != (plan.hex(), cost):
+        charge = ledger.newest_charge(run, server_round)
+        if charge is None or ledger.is_sent(charge) or (charge.plan, charge.segment) != (plan.hex(), cost):
             charge = ledger.charge(
                 run=run,
                 server_round=server_round,
@@ -187,21 +187,13 @@ def pay(site: Site, session: Session, patients: "tuple[Patient, ...]", *, server
 def paid(site: Site, session: Session, patients: "tuple[Patient, ...]", *, server_round: int) -> Charge | None:
     """The newest charge of this run for this round."""
     with _open(site, patients) as ledger:
-        found = [c for c in ledger.charges() if (c.run, c.round) == (session.run.hex(), server_round)]
-    return found[-1] if found else None
+        return ledger.newest_charge(session.run.hex(), server_round)
 
 
 def bind(site: Site, patients: "tuple[Patient, ...]", charge: Charge, words: Words) -> None:
     """No other integers than these may leave under the charge; called before they do."""
     with _open(site, patients) as ledger:
         ledger.sent(charge, upload=hashlib.sha256(little_endian_bytes(words)).digest())
-
-
-def _unused(ledger: Ledger, *, run: str, server_round: int) -> Charge | None:
-    """The newest charge of a round, where no bytes were named for it."""
-    account = Account(read_entries(ledger.path)[0])
-    found = [charge for charge in account.charges if (charge.run, charge.round) == (run, server_round)]
-    return found[-1] if found and found[-1].release not in account.uploads else None
 
 
 def _open(site: Site, patients: "tuple[Patient, ...]") -> Ledger:

@@ -155,6 +155,15 @@ class Ledger:
         """This ledger's own charges, in order."""
         return tuple(self._account.charges)
 
+    def newest_charge(self, run: str, server_round: int) -> Charge | None:
+        """This ledger's newest charge for a round of a run."""
+        found = [charge for charge in self._account.charges if (charge.run, charge.round) == (run, server_round)]
+        return found[-1] if found else None
+
+    def is_sent(self, charge: Charge) -> bool:
+        """Whether bytes were named for a charge."""
+        return charge.release in self._account.uploads
+
     def segments(self) -> tuple[Segment, ...]:
         """Everything that counts against the cap, in order."""
         return self._account.segments
@@ -241,7 +250,7 @@ class Ledger:
             raise MisuseError(f"upload is a digest of {DIGEST_BYTES} bytes, got {len(upload)}")
         content = Sent(run=charge.run, round=charge.round, attempt=charge.attempt, upload=upload.hex())
         self._account.require(content)
-        if charge.release not in self._account.uploads:
+        if not self.is_sent(charge):
             self._append(content)
 
     def note(self, *, run: str, server_round: int, text: str) -> None:
