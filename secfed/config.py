@@ -13,29 +13,22 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from secfed.augmentation_config import COUPLING, AugmentationConfig
+from secfed.config_table import Decay, NonNegative, Positive, PositiveInt, Probability, Table
 from secfed.errors import ConfigError
 
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 ModalityName = Literal["CT", "MR"]
 ProtectionMode = Literal["plain", "masked", "encrypted"]
 EncryptionScheme = Literal["bfv", "ckks"]
 PrivacyMode = Literal["off", "clip_only", "local", "distributed", "silo"]
 TrainableSet = Literal["all", "decoder", "norm+head", "head", "lora"]
+TaskName = Literal["abdomen", "whole_heart"]
 ModelHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
 Source = typing.TypeVar("Source", bound="DataSource")
-
-
-class Table(BaseModel):
-    """Base of every table: frozen, and no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class PhantomSource(Table):
@@ -111,51 +104,6 @@ class ModelConfig(Table):
         return self
 
 
-class GinConfig(Table):
-    """Global intensity non-linear augmentation (Ouyang et al., IEEE TMI 2022); the defaults are the paper's."""
-
-    layers: PositiveInt = 4
-    width: PositiveInt = 2
-    kernel_sizes: tuple[PositiveInt, ...] = (1, 3)
-    negative_slope: float = 0.01
-    probability: Probability = 1.0
-
-    @model_validator(mode="after")
-    def _odd(self) -> Self:
-        if not self.kernel_sizes or any(k % 2 == 0 for k in self.kernel_sizes):
-            raise ValueError(f"kernel_sizes must be odd and not empty, got {list(self.kernel_sizes)}")
-        return self
-
-
-class AffineConfig(Table):
-    """Random rotation, isotropic scaling and shift of image and label together."""
-
-    rotation_rad: Annotated[float, Field(ge=0.0)] = 0.2
-    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
-    shift: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    probability: Probability = 1.0
-
-
-class AugmentationConfig(Table):
-    """Appearance (`method`) and pose (`affine`)."""
-
-    method: Literal["none", "gin"] = "gin"
-    gin: GinConfig = GinConfig()
-    affine: AffineConfig = AffineConfig()
-
-    def label(self) -> str:
-        """The method as results name it: "gin" is the paper's; a variant says in what it differs."""
-        if self.method != "gin":
-            return self.method
-        paper = GinConfig()
-        differs = [
-            f"{name} {getattr(self.gin, name)}"
-            for name in GinConfig.model_fields
-            if getattr(self.gin, name) != getattr(paper, name)
-        ]
-        return f"gin ({', '.join(differs)})" if differs else "gin"
-
-
 class TrainingConfig(Table):
     """Local training between two aggregations.
 
@@ -202,15 +150,23 @@ class FederationConfig(Table):
     `clip_norm` bounds the L2 norm of every update, and with it the range of the fixed-point code. Weights are
     w = f(min(n, example_cap)) / f(example_cap) with f the identity, the square root or 1. With an `ema_decay`, users
     get an exponential moving average of the models after each round, which needs no data; training does not see it.
+    "fedadam" (Reddi et al., ICLR 2021) divides the momentum by the root of a second moment plus `server_adaptivity`.
+    `proximal_mu` is FedProx's (Li et al., MLSys 2020): half of it times the squared distance from the round's start is
+    added to the loss. `normalisation` says whose the normalisation layers are: everybody's ("shared"), the site's
+    ("fedbn"), the site's statistics under everybody's scales and shifts ("silobn"), or the modality's ("fednorm").
     """
 
     rounds: PositiveInt = 20
     weighting: Literal["examples", "sqrt_examples", "uniform"] = "examples"
     example_cap: PositiveInt = 1000
     clip_norm: Positive = 30.0
-    server_optimizer: Literal["fedavg", "fedavgm"] = "fedavg"
+    server_optimizer: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
     server_learning_rate: Positive = 1.0
-    server_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    server_momentum: Decay = 0.0
+    server_second_momentum: Decay = 0.99
+    server_adaptivity: Positive = 1e-3
+    proximal_mu: NonNegative = 0.0
+    normalisation: Literal["shared", "fedbn", "silobn", "fednorm"] = "shared"
     ema_decay: Decay = 0.0
     validate_every: Annotated[int, Field(ge=0)] = 0
     min_cohort: PositiveInt = 2
@@ -294,9 +250,14 @@ class PrivacyConfig(Table):
 
 
 class EvaluationConfig(Table):
-    """How the final models are tested. The last checkpoint is used, always: no choice looks at test data."""
+    """How the final models are tested. The last checkpoint is used, always: no choice looks at test data.
+
+    Where sites keep normalisation layers of their own, a test scan passes the average of those of its modality; of a
+    modality that no site has, or with `local_normalisation = "average"`, the average of all.
+    """
 
     batch_size: PositiveInt = 16
+    local_normalisation: Literal["modality", "average"] = "modality"
 
 
 class TrainingPlan(Table):
@@ -308,7 +269,7 @@ class TrainingPlan(Table):
 
     name: SiteName = "run"
     seed: Annotated[int, Field(ge=0)] = 0
-    task: Literal["abdomen"] = "abdomen"
+    task: TaskName = "abdomen"
     initial_model: ModelHash | None = None
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     model: ModelConfig = ModelConfig()
@@ -333,6 +294,27 @@ class TrainingPlan(Table):
             raise ValueError(
                 f"federation.validate_every = {self.federation.validate_every} would release scores of private cases "
                 f"without noise under privacy.mode = '{mode}': set it to 0"
+            )
+        coupling = sorted(COUPLING & set(self.augmentation.methods))
+        if coupling:
+            raise ValueError(
+                f"augmentation.method: '{coupling[0]}' puts one image into another, which privacy.mode = '{mode}' must "
+                "not: use a method that looks at one image alone, as 'gin'"
+            )
+        if self.augmentation.method == "gin_ipa" or self.augmentation.consistency.weight:
+            raise ValueError(
+                f"augmentation: views that must agree are not made under privacy.mode = '{mode}': set "
+                "consistency.weight to 0, and a method other than 'gin_ipa'"
+            )
+        if self.federation.proximal_mu and mode != "silo":
+            raise ValueError(
+                f"federation.proximal_mu = {self.federation.proximal_mu:g}: privacy.mode = '{mode}' takes the clipped "
+                "gradients of patients alone: set it to 0"
+            )
+        if self.federation.normalisation != "shared":
+            raise ValueError(
+                f"federation.normalisation = '{self.federation.normalisation}': with privacy.mode = '{mode}' one model "
+                "is accounted for, everybody's: set it to 'shared'"
             )
         if mode in ("local", "clip_only") and self.training.passes_per_round is not None:
             raise ValueError(
@@ -389,8 +371,10 @@ class RunConfig(TrainingPlan):
     """A whole run: the plan, the sites, the test sets and the references to train beside it.
 
     `start_from` is a model file of the same architecture: pretrained on public or generated data, or of an earlier run.
+    With `federated = false` only the `references` are trained, on the sites' data.
     """
 
+    federated: bool = True
     sites: tuple[SiteConfig, ...]
     test: tuple[TestSetConfig, ...] = ()
     references: tuple[ReferenceName, ...] = ()
@@ -403,6 +387,8 @@ class RunConfig(TrainingPlan):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"names of sites and test sets must differ, but {twice} stand twice")
+        if not self.federated and not self.references:
+            raise ValueError("federated = false trains the references alone, but there are none: name them")
         if len(self.sites) < self.federation.min_cohort:
             raise ValueError(
                 f"{len(self.sites)} sites, but federation.min_cohort = {self.federation.min_cohort}: "

@@ -183,7 +183,7 @@ class RunRecord:
     def save(self, run_folder: Path) -> Path:
         """Write `run.json` into an existing folder, all or nothing; numbers that are not finite become null."""
         target = run_folder / FILE_NAME
-        text = json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
+        text = json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
         handle, draft = tempfile.mkstemp(dir=run_folder, prefix=f".{FILE_NAME}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -215,7 +215,7 @@ class RunRecord:
         if type(version) is int and version > FORMAT:
             raise RunFolderError(f"{path}: format {version}, but this secfed reads up to {FORMAT}: use a newer secfed")
         try:
-            record = _decode(cls, tree, "")
+            record = decode(cls, tree, "")
         except ValueError as error:
             raise RunFolderError(f"{path}: {error}") from error
         return typing.cast(Self, record)
@@ -343,13 +343,14 @@ def _value(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values as JSON has them: numpy scalars become Python's, tuples lists, numbers that are not finite null."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -357,7 +358,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON; a missing number is null")
 
 
-def _decode(annotation: Any, value: Any, where: str) -> Any:
+def decode(annotation: Any, value: Any, where: str) -> Any:
     """Check `value` against the annotation, whole tree; unknown and missing keys and wrong types raise ValueError."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is types.UnionType:
@@ -366,9 +367,9 @@ def _decode(annotation: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(annotation) and isinstance(value, dict):
         decoded = _decode_record(annotation, value, where)
     elif origin is tuple and isinstance(value, list):
-        decoded = tuple(_decode(inner[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        decoded = tuple(decode(inner[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     elif origin is dict and isinstance(value, dict):
-        decoded = {key: _decode(inner[1], item, f"{where}.{key}") for key, item in value.items()}
+        decoded = {key: decode(inner[1], item, f"{where}.{key}") for key, item in value.items()}
     elif annotation is float and type(value) is int:
         decoded = float(value)
     elif annotation is type(value) or (annotation is None and value is None) or (origin is Literal and allowed):
@@ -387,4 +388,4 @@ def _decode_record(kind: Any, tree: dict[str, Any], where: str) -> Any:
     needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
     if missing := sorted(needed - tree.keys()):
         raise ValueError(f"{prefix}{missing[0]} is missing")
-    return kind(**{name: _decode(hints[name], item, f"{prefix}{name}") for name, item in tree.items()})
+    return kind(**{name: decode(hints[name], item, f"{prefix}{name}") for name, item in tree.items()})

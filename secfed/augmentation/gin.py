@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-from secfed.config import GinConfig
+from secfed.augmentation_config import GinConfig
 
 _NORM_EPSILON = 1e-5
 

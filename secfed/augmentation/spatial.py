@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-from secfed.config import AffineConfig
+from secfed.augmentation_config import AffineConfig
 
 
 @dataclass(frozen=True, kw_only=True)

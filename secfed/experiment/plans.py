@@ -32,10 +32,10 @@ class JobSpec:
 
 
 def job_specs(config: RunConfig) -> list[JobSpec]:
-    """The federation first, then the references in the configured order."""
+    """The federation first, unless the run is for its references alone, then these in the configured order."""
     plan = agreed_plan(config)
     each: dict[str, tuple[SiteConfig, ...]] = {site.name: (site,) for site in config.sites}
-    specs = [JobSpec(model="federated", training="federated", plan=plan, participants=each)]
+    specs = [JobSpec(model="federated", training="federated", plan=plan, participants=each)] if config.federated else []
     for reference in config.references:
         specs += _reference(reference, config, plan)
     return specs
@@ -119,6 +119,8 @@ def _alone(plan: TrainingPlan) -> TrainingPlan:
             "server_optimizer": "fedavg",
             "server_learning_rate": 1.0,
             "server_momentum": 0.0,
+            "proximal_mu": 0.0,
+            "normalisation": "shared",
             "clip_norm": CENTRALISED_CLIP_NORM,
         }
     )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from clients.patient_training import PatientTraining, _Views
 from clients.patients import patients_of
 from clients.training import TrainingSource
-from secfed.config import AugmentationConfig, TrainingPlan
+from secfed.augmentation_config import AugmentationConfig
+from secfed.config import TrainingPlan
 from secfed.data.cases import ABDOMEN, Modality
 from secfed.data.preprocessing import PreparedCase
 from secfed.network import initial_vector

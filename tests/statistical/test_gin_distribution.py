@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from secfed.augmentation.gin import draw_gin_parameters, gin
-from secfed.config import GinConfig
+from secfed.augmentation_config import GinConfig
 
 WRONG_SCALES = (2 / 3, 3 / 2)
 

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import correlate
 
 from secfed.augmentation.gin import apply_gin, draw_gin_parameters, gin, mask_kernel, restrict_kernel
-from secfed.config import GinConfig
+from secfed.augmentation_config import GinConfig
 
 SHAPES = {"2D": (5, 1, 11, 13), "2D, two channels": (3, 2, 9, 8), "3D": (2, 1, 6, 7, 8)}
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from secfed.augmentation.spatial import AffineParameters, apply_affine, draw_affine_parameters, random_affine
-from secfed.config import AffineConfig
+from secfed.augmentation_config import AffineConfig
 
 
 def generator(seed=0):

@@ -1,0 +1,1 @@
+"""Many runs that answer questions together: what they were, what they found, and what may be said about it."""
