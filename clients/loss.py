@@ -1,10 +1,11 @@
-"""The training loss: soft Dice plus class-weighted cross entropy, over the batch or over each image alone.
+"""The training loss: soft Dice plus class-weighted cross entropy, and the agreement of two views of an image.
 
 Runs at sites. Over the batch, small structures give a steadier gradient, because few slices contain them. Over single
 images, the gradient of a batch is the mean of its images' gradients and no image looks at another one: a mode that
 bounds what one patient can contribute needs that. Soft Dice: Milletari et al., "V-Net", 3DV 2016.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -63,6 +64,20 @@ def losses_per_image(
             weights = class_weights[labels].flatten(1)
             entropy = (weights * entropy.flatten(1)).sum(dim=1) / weights.sum(dim=1)
         return dice_weight * (1 - _soft_dice(logits, labels)) + cross_entropy_weight * entropy
+
+
+def consistency_loss(one: Tensor, other: Tensor) -> Tensor:
+    """How far two views' class probabilities are from their average: a scalar from logits (B, classes, *spatial) each.
+
+    The Kullback-Leibler divergence KL(average || view), averaged over both views, over images, voxels and classes; not
+    negative, zero only where both agree, and symmetric. Gradients reach both views, also through the average. Averaging
+    over the classes too is what the weight 10 of GIN-IPA is for. Computed in float32, inside autocast too. Source:
+    Ouyang et al., IEEE TMI 2022, after Xu et al., ICLR 2021, whose average is of three views.
+    """
+    with torch.autocast(one.device.type, enabled=False):
+        logarithms = torch.stack((one.float().log_softmax(dim=1), other.float().log_softmax(dim=1)))
+        average = logarithms.logsumexp(dim=0) - math.log(2)
+        return (average.exp() * (average - logarithms)).mean()
 
 
 def _soft_dice(logits: Tensor, labels: Tensor) -> Tensor:

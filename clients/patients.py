@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clients.training import TrainingSource
 from privacy.dataset_fingerprint import dataset_fingerprint
-from secfed.augmentation.gin import gin
+from secfed.augmentation.appearance import appearance
 from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingPlan
 from secfed.data.preprocessing import PreparedCase
@@ -51,7 +51,8 @@ def patient_views(
 ) -> tuple[Tensor, Tensor]:
     """`patches` patches of one patient with `views` views each: images (P * K, 1, *patch), labels (P * K, *patch).
 
-    Every view has its own pose and its own GIN network; nothing of another patient goes into them.
+    Every view has its own pose and its own appearance; nothing of another patient goes into them, because a plan with
+    patients to keep apart admits no method that does so (`TrainingPlan`).
     """
     drawn = [patient.sampler.draw(drawing) for _ in range(plan.privacy.patches)]
     views = plan.privacy.views
@@ -59,9 +60,7 @@ def patient_views(
     labels = torch.from_numpy(np.stack([label for _, label in drawn])).to(device)
     images, labels = images.repeat_interleave(views, dim=0), labels.repeat_interleave(views, dim=0)
     images, labels = random_affine(images, labels.long(), config=plan.augmentation.affine, generator=augmentation)
-    if plan.augmentation.method == "gin":
-        images = gin(images, config=plan.augmentation.gin, generator=augmentation)
-    return images, labels
+    return appearance(images, labels, config=plan.augmentation, generator=augmentation), labels
 
 
 @functools.lru_cache(maxsize=4)

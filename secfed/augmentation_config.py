@@ -18,6 +18,9 @@ AppearanceMethod = Literal[
 COUPLING = frozenset({"fda", "apr"})
 """Methods that put a part of one image of the batch into another: two patients would no longer be apart."""
 
+GIN_IPA_CONSISTENCY_WEIGHT = 10.0
+"""Of the GIN-IPA paper, for a divergence averaged over classes as well as voxels."""
+
 
 def _require_odd(kernel_sizes: tuple[int, ...]) -> None:
     if not kernel_sizes or any(size % 2 == 0 for size in kernel_sizes):
@@ -128,10 +131,11 @@ class PiecewiseConfig(Table):
 class ConsistencyConfig(Table):
     """Views of one image must be segmented alike: `weight` times the divergence of their class probabilities.
 
-    The other view is augmented independently, or left "clean". "gin_ipa" makes its own pair.
+    The other view is augmented independently, or left "clean". "gin_ipa" makes its own pair, and its weight is its
+    paper's 10 where none is given; other methods have no such term then.
     """
 
-    weight: NonNegative = 0.0
+    weight: NonNegative | None = None
     other: Literal["augmented", "clean"] = "augmented"
 
 
@@ -172,7 +176,19 @@ class AugmentationConfig(Table):
             raise ValueError(f"mix = {list(self.mix)}: method = 'mixed' needs at least two methods")
         if self.method == "none" and self.consistency.weight:
             raise ValueError("consistency.weight needs an augmentation: with method = 'none' both views are one")
+        if self.method == "gin_ipa" and self.consistency.other != "augmented":
+            raise ValueError(
+                f"consistency.other = '{self.consistency.other}' means nothing with method = 'gin_ipa', which makes "
+                "its own pair"
+            )
         return self
+
+    @property
+    def consistency_weight(self) -> float:
+        """The weight of agreement in the loss: the one given, or the method's own."""
+        if self.consistency.weight is not None:
+            return self.consistency.weight
+        return GIN_IPA_CONSISTENCY_WEIGHT if self.method == "gin_ipa" else 0.0
 
     @property
     def methods(self) -> tuple[SimpleMethod, ...]:
@@ -196,8 +212,12 @@ class AugmentationConfig(Table):
             differs.append(f"spacing {self.ipa.spacing:g}")
         if self.keep_air:
             differs.append("air dark")
-        if self.consistency.weight:
-            differs.append(f"consistency {self.consistency.weight:g} with {self.consistency.other}")
+        weight = self.consistency_weight
+        if self.method == "gin_ipa":
+            if weight != GIN_IPA_CONSISTENCY_WEIGHT:
+                differs.append(f"consistency {weight:g}")
+        elif weight:
+            differs.append(f"consistency {weight:g} with {self.consistency.other}")
         name = "+".join(self.mix) if self.method == "mixed" else self.method
         told = ", ".join(part for part in differs if part)
         return f"{name} ({told})" if told else name

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
+from secfed.augmentation.batch import compute_dtype, require_batch
 from secfed.augmentation_config import GinConfig
 
 _NORM_EPSILON = 1e-5
@@ -55,13 +56,7 @@ def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Ten
     Raises:
         ValueError: shape or dtype is not accepted, or the generator lives on another device.
     """
-    if images.ndim not in (4, 5) or not images.is_floating_point():
-        raise ValueError(f"images must be floating (B, C, *spatial) in 2D or 3D, got {images.dtype} {images.shape}")
-    if generator.device.type != images.device.type:
-        raise ValueError(
-            f"the generator lives on {generator.device}, but the images on {images.device}: "
-            "make it with torch.Generator(images.device)"
-        )
+    require_batch(images, generator)
     if config.probability == 0 or images.shape[0] == 0:
         return images.clone()
     parameters = draw_gin_parameters(images, config=config, generator=generator)
@@ -78,7 +73,7 @@ def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Ten
 def draw_gin_parameters(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> GinParameters:
     """Draw the random networks for a batch; of `images`, only shape, dtype and device matter."""
     batch, channels = images.shape[:2]
-    device, dtype = images.device, _compute_dtype(images)
+    device, dtype = images.device, compute_dtype(images)
     largest = max(config.kernel_sizes)
     drawn = torch.randint(len(config.kernel_sizes), (config.layers,), generator=generator, device=device)
     sizes = torch.tensor(config.kernel_sizes, device=device)[drawn]
@@ -126,7 +121,7 @@ def apply_gin(images: Tensor, parameters: GinParameters, *, negative_slope: floa
     batch, channels, *spatial = images.shape
     convolve = {2: F.conv2d, 3: F.conv3d}[len(spatial)]
     with torch.autocast(images.device.type, enabled=False):
-        clean = images.to(_compute_dtype(images))
+        clean = images.to(compute_dtype(images))
         hidden = clean.reshape(1, batch * channels, *spatial)
         last = len(parameters.weights) - 1
         for layer, (weight, shift) in enumerate(zip(parameters.weights, parameters.shifts, strict=True)):
@@ -146,7 +141,3 @@ def _norms(images: Tensor) -> Tensor:
     """Frobenius norm over all channels and pixels of each image, (B,)."""
     norms: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
     return norms
-
-
-def _compute_dtype(images: Tensor) -> torch.dtype:
-    return torch.float64 if images.dtype == torch.float64 else torch.float32

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
+from secfed.augmentation.batch import require_batch, require_labels
 from secfed.augmentation_config import AffineConfig
 
 
@@ -36,15 +37,8 @@ def random_affine(
     Raises:
         ValueError: the shapes do not belong together, or the generator lives on another device.
     """
-    if images.ndim not in (4, 5) or not images.is_floating_point():
-        raise ValueError(f"images must be floating (B, C, *spatial) in 2D or 3D, got {images.dtype} {images.shape}")
-    if labels.shape != (images.shape[0], *images.shape[2:]):
-        raise ValueError(f"labels must have shape (B, *spatial) of images {images.shape}, got {labels.shape}")
-    if generator.device.type != images.device.type:
-        raise ValueError(
-            f"the generator lives on {generator.device}, but the images on {images.device}: "
-            "make it with torch.Generator(images.device)"
-        )
+    require_batch(images, generator)
+    require_labels(images, labels)
     if config.probability == 0 or images.shape[0] == 0:
         return images.clone(), labels.clone()
     return apply_affine(images, labels, draw_affine_parameters(images, config=config, generator=generator))

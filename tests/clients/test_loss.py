@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clients.loss import losses_per_image, segmentation_loss
+from clients.loss import consistency_loss, losses_per_image, segmentation_loss
 
 TERMS = {"dice_weight": 1.0, "cross_entropy_weight": 1.0, "class_weights": None}
 WEIGHTS = torch.tensor([0.1, 1.0, 3.0])
@@ -135,3 +135,80 @@ def test_over_the_batch_an_image_does_depend_on_the_others():
         segmentation_loss(leaf, target, **{**TERMS, "over": "batch"}).backward()
         gradients.append(leaf.grad[0])
     assert not torch.allclose(*gradients)
+
+
+def test_consistency_by_hand():
+    # One voxel, two classes: .75 .25 against .25 .75, whose average is a half each.
+    one, other = (torch.tensor(p).log().reshape(1, 2, 1, 1) for p in ([0.75, 0.25], [0.25, 0.75]))
+    divergence = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    # The mean over both views is that of either one, and it is averaged over two classes.
+    assert float(consistency_loss(one, other)) == pytest.approx(divergence / 2)
+
+
+@pytest.mark.parametrize("spatial", [(6, 5), (3, 4, 5)])
+def test_consistency_is_torch_s_divergence_from_the_average_of_both_views(spatial):
+    (one, _), (other, _) = batch(1, spatial=spatial), batch(2, spatial=spatial)
+    average = (one.softmax(1) + other.softmax(1)) / 2
+    # Its own "mean", which warns that classes are averaged over too: here they are meant to be.
+    theirs = torch.nn.functional.kl_div(
+        torch.cat([one.log_softmax(1), other.log_softmax(1)]), torch.cat([average, average]), reduction="none"
+    ).mean()
+    torch.testing.assert_close(consistency_loss(one, other), theirs)
+    torch.testing.assert_close(consistency_loss(other, one), theirs)
+
+
+def test_consistency_is_zero_where_both_agree_and_positive_elsewhere():
+    one, _ = batch()
+    # Logits that differ by a constant are the same probabilities.
+    assert float(consistency_loss(one, one + 3)) == pytest.approx(0, abs=1e-7)
+    assert float(consistency_loss(one, one.flip(1))) > 1e-2
+
+
+def test_consistency_pulls_both_views_towards_each_other():
+    (one, _), (other, _) = batch(1), batch(2)
+    one, other = one.double().requires_grad_(), other.double().requires_grad_()
+    before = consistency_loss(one, other)
+    before.backward()
+    assert float(one.grad.norm()) > 0
+    assert float(other.grad.norm()) > 0
+    with torch.no_grad():
+        assert consistency_loss(one - 5 * one.grad, other) < before
+        assert consistency_loss(one, other - 5 * other.grad) < before
+
+
+def test_the_gradient_of_consistency_is_its_slope_in_every_direction():
+    (one, _), (other, _) = batch(1, size=1, spatial=(2, 2)), batch(2, size=1, spatial=(2, 2))
+    for index in (0, 1):
+        views = [one.clone(), other.clone()]
+        views[index].requires_grad_()
+        (gradient,) = torch.autograd.grad(consistency_loss(*views), views[index])
+        for place in range(gradient.numel()):
+            step = torch.zeros(gradient.numel())
+            # Float32 inside, so the step is wide.
+            step[place] = 0.02
+            values = []
+            for sign in (1, -1):
+                moved = [one.clone(), other.clone()]
+                moved[index] += sign * step.reshape(one.shape)
+                values.append(float(consistency_loss(*moved)))
+            assert (values[0] - values[1]) / 0.04 == pytest.approx(float(gradient.flatten()[place]), abs=2e-5)
+        assert float(gradient.abs().max()) > 5e-3
+
+
+def test_certain_views_that_contradict_each_other_give_a_finite_loss_and_gradient():
+    one = torch.tensor([500.0, -500.0]).reshape(1, 2, 1, 1).requires_grad_()
+    other = torch.tensor([-500.0, 500.0]).reshape(1, 2, 1, 1)
+    loss = consistency_loss(one, other)
+    loss.backward()
+    assert math.isfinite(float(loss.detach()))
+    assert bool(one.grad.isfinite().all())
+    assert float(one.grad[0, 0]) > 0 > float(one.grad[0, 1])
+
+
+def test_consistency_of_half_precision_is_computed_in_full():
+    (one, _), (other, _) = batch(1), batch(2)
+    half = (one.bfloat16(), other.bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = consistency_loss(*half)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, consistency_loss(*(view.float() for view in half)))

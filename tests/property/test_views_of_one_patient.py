@@ -1,6 +1,6 @@
 """What a patient's gradient is does not depend on any other patient's images, whatever the augmentation."""
 
-from typing import Literal
+import typing
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from clients.patient_training import PatientTraining, _Views
 from clients.patients import patients_of
 from clients.training import TrainingSource
-from secfed.augmentation_config import AugmentationConfig
+from secfed.augmentation.appearance import appearance
+from secfed.augmentation.spatial import random_affine
+from secfed.augmentation_config import COUPLING, AppearanceMethod, AugmentationConfig, SimpleMethod
 from secfed.config import TrainingPlan
 from secfed.data.cases import ABDOMEN, Modality
 from secfed.data.preprocessing import PreparedCase
@@ -33,6 +35,18 @@ def case(name, seed, scale=1.0, tmp="nowhere"):
     return PreparedCase(
         patient=name, modality=Modality.CT, image=image, label=label, spacing_mm=(5.0, 5.0, 5.0), source=tmp
     )
+
+
+def plan_under(mode, augmentation):
+    """A plan that the validator of `mode` has no other objection to."""
+    tables = PLAN.model_dump(mode="json", exclude_none=True)
+    tables["augmentation"] = augmentation
+    tables["privacy"]["mode"] = mode
+    if mode == "clip_only":
+        del tables["privacy"]["noise_multiplier"]
+    if mode == "silo":
+        tables["federation"]["weighting"] = "uniform"
+    return TrainingPlan.model_validate(tables)
 
 
 def opened(plan, cases, *, server_round=1):
@@ -80,27 +94,78 @@ def test_views_are_bound_to_patient_round_and_step_and_to_nothing_else():
     assert first[0].shape == (4, 1, 16, 16)
 
 
-def test_no_augmentation_looks_at_two_patients():
-    # A further method has to be looked at before patients are promised anything under it.
-    assert AugmentationConfig.model_fields["method"].annotation == Literal["none", "gin"]
-
-
-@pytest.mark.parametrize("name", ["gin", "random_affine"])
-def test_an_augmentation_of_a_batch_is_that_of_each_of_its_images(name):
-    from secfed.augmentation.gin import gin
-    from secfed.augmentation.spatial import random_affine
-
+def others_change_with(config, *, pose=False):
+    """Which of four images look different after the third one changed, with the same draws."""
     images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
-    labels = torch.zeros(4, 16, 16, dtype=torch.int64)
+    labels = torch.randint(3, (4, 16, 16), generator=torch.Generator().manual_seed(2))
+    different, relabelled = images.clone(), labels.clone()
+    different[2] = 1e3 * images[2].flip(1) + 7
+    relabelled[2] = 1
 
-    def augmented(batch):
+    def augmented(batch, theirs):
         generator = torch.Generator().manual_seed(5)
-        if name == "gin":
-            return gin(batch, config=PLAN.augmentation.gin, generator=generator)
-        return random_affine(batch, labels, config=PLAN.augmentation.affine, generator=generator)[0]
+        if pose:
+            batch, theirs = random_affine(batch, theirs, config=config.affine, generator=generator)
+        return appearance(batch, theirs, config=config, generator=generator)
 
-    changed = images.clone()
-    changed[2] *= 1e3
-    before, after = augmented(images), augmented(changed)
-    assert torch.equal(before[[0, 1, 3]], after[[0, 1, 3]])
-    assert not torch.equal(before[2], after[2])
+    before, after = augmented(images, labels), augmented(different, relabelled)
+    return (before != after).flatten(1).any(dim=1).tolist()
+
+
+@pytest.mark.parametrize("mode", ["distributed", "local", "silo", "clip_only"])
+def test_no_augmentation_looks_at_two_patients(mode):
+    """Run every method: those that put one image into another are COUPLING, and exactly those are refused."""
+    admitted = []
+    for method in typing.get_args(AppearanceMethod):
+        tables = {"method": method, "mix": ["gin", "piecewise"]}
+        try:
+            config = plan_under(mode, tables).augmentation
+        except ValueError as refusal:
+            expected = "puts one image into another" if method in COUPLING else "views that must agree"
+            assert method in {*COUPLING, "gin_ipa"}
+            assert expected in str(refusal)
+        else:
+            admitted.append(method)
+            for air in (False, True):
+                changed = others_change_with(config.model_copy(update={"keep_air": air}), pose=True)
+                assert changed == [False, False, True, False]
+    assert set(admitted) == set(typing.get_args(AppearanceMethod)) - COUPLING - {"gin_ipa"}
+
+
+def test_the_methods_that_couple_images_are_those_that_are_called_coupling():
+    coupling = {
+        method
+        for method in typing.get_args(SimpleMethod)
+        if others_change_with(AugmentationConfig(method=method)) != [False, False, True, False]
+    }
+    assert coupling == COUPLING
+
+
+@pytest.mark.parametrize("method", typing.get_args(SimpleMethod))
+def test_a_mixture_is_refused_for_what_any_of_its_methods_does(method):
+    tables = {"method": "mixed", "mix": [method, "gin"]}
+    if method in COUPLING:
+        with pytest.raises(ValueError, match=f"'{method}' puts one image into another"):
+            plan_under("distributed", tables)
+    else:
+        config = plan_under("distributed", tables).augmentation
+        assert others_change_with(config, pose=True) == [False, False, True, False]
+
+
+@pytest.mark.parametrize("weight", [0.5, 10.0])
+def test_views_that_must_agree_are_refused(weight):
+    with pytest.raises(ValueError, match="views that must agree"):
+        plan_under("distributed", {"consistency": {"weight": weight}})
+
+
+@pytest.mark.parametrize("method", ["nnunet", "randconv", "bezier", "slaug", "piecewise", "mixed", "none"])
+def test_a_patient_s_gradient_is_the_same_beside_anybody_under_every_method(method):
+    plan = plan_under("distributed", {"method": method, "keep_air": True})
+    found = []
+    for others in ([], [case("other", 2)], [case("other", 3, 1e6), case("third", 4)]):
+        with opened(plan, (case("mine", 1), *others)) as work:
+            mine = [patient.key for patient in work.patients].index("mine")
+            found.append(work.clipped_sum((mine,)).vector)
+    assert np.linalg.norm(found[0]) > 0
+    for gradient in found[1:]:
+        np.testing.assert_array_equal(gradient, found[0])
