@@ -46,14 +46,19 @@ def execute(order: JobOrder) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE).unlink(missing_ok=True)
     try:
-        _execute(order)
+        train_and_test(order)
     except SecfedError as error:
         _fail(folder, str(error), error.exit_code)
     except Exception as error:
         _fail(folder, f"{type(error).__name__}: {error}", 1)
 
 
-def _execute(order: JobOrder) -> None:
+def train_and_test(order: JobOrder) -> None:
+    """Do the job in this process, from wherever it was left; what it found stands in its folder.
+
+    Raises:
+        SecfedError: any of its kinds; the job can be resumed.
+    """
     import torch
 
     from secfed.experiment.evaluation import evaluate_job

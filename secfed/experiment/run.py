@@ -20,10 +20,10 @@ from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
 from secfed.experiment.checks import check_run
 from secfed.experiment.curves import curve_points
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
-from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder
+from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder, train_and_test
 from secfed.experiment.plans import JobSpec, job_specs
 from secfed.experiment.privacy_spend import epsilon_curve, privacy_record
-from secfed.experiment.run_folder import RunFolder
+from secfed.experiment.run_folder import CONFIG, RunFolder
 from secfed.experiment.scheduler import JobProgress, run_jobs
 from secfed.provenance import check_single_root, code_digest, platform_line, versions
 from secfed.results import JobRecord, Provenance, RunRecord
@@ -61,15 +61,50 @@ def run_experiment(
         progress.data_started(count_volumes(data_tasks(config, run_folder=out)))
         prepare_data(config, run_folder=out, workers=cores, on_volume=progress.volume_done)
         progress.jobs_started(specs)
-        orders = [JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1) for spec in specs]
-        run_jobs(orders, cores=cores, on_progress=progress.job_moved)
+        run_jobs(_orders(config, specs, out=out, engine=engine), cores=cores, on_progress=progress.job_moved)
         record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
         record.save(out)
         return record
 
 
+def run_in_this_process(
+    config: RunConfig,
+    *,
+    out: Path,
+    engine: EngineName = "in_process",
+    workers: int = 1,
+    before: Callable[[Path], None],
+) -> RunRecord:
+    """The same run, its jobs one after the other in the calling process, which spares a start per job.
+
+    For a worker that trains many runs. A finished run is read, a half-written one goes on. `before` is called in the
+    claimed folder and has to put all data there, preprocessed.
+
+    Raises:
+        SecfedError: any of its kinds; nothing of another run is overwritten, and the folder can be resumed.
+    """
+    check_single_root()
+    check_run(config)
+    specs = job_specs(config)
+    with RunFolder(out) as run:
+        run.claim(config, resume=(out / CONFIG).exists())
+        if run.complete:
+            return RunRecord.load(out)
+        started, clock = _remember_start(out), time.monotonic()
+        before(out)
+        for order in _orders(config, specs, out=out, engine=engine):
+            train_and_test(replace(order, workers=workers))
+        record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
+        record.save(out)
+        return record
+
+
+def _orders(config: RunConfig, specs: list[JobSpec], *, out: Path, engine: EngineName) -> list[JobOrder]:
+    return [JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1) for spec in specs]
+
+
 def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started: str, seconds: float) -> RunRecord:
-    """Read the finished jobs' files into one record; copies the federated model and the figures' data."""
+    """Read the finished jobs' files into one record; copies the first job's model and the figures' data."""
     from secfed.data.cases import LABEL_MAPS
     from secfed.experiment.evaluation import CaseResult, rows
 
@@ -92,7 +127,7 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
             code_digest=code_digest(),
             seed=config.seed,
             versions=versions(),
-            device=_device(run),
+            device=_device(run, specs[0]),
             python=platform_line(),
             started=started,
             seconds_total=round(seconds, 1),
@@ -103,9 +138,9 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
     )
 
 
-def _device(run: RunFolder) -> str:
-    """What the federated model was tested on, and trained on where its sites had the choice."""
-    samples = json.loads((run.job_folder("federated") / SAMPLES).read_text(encoding="utf-8"))
+def _device(run: RunFolder, spec: JobSpec) -> str:
+    """What the first job's model was tested on, and trained on where its sites had the choice."""
+    samples = json.loads((run.job_folder(spec.model) / SAMPLES).read_text(encoding="utf-8"))
     return str(samples["device"])
 
 
@@ -146,12 +181,14 @@ def _copy_outputs(run: RunFolder, specs: list[JobSpec]) -> None:
     for spec in specs:
         overlays += load_overlays(run.job_folder(spec.model) / OVERLAYS)
     save_overlays(figures / OVERLAYS, overlays)
-    federated = run.job_folder("federated")
-    shutil.copyfile(federated / MODEL, run.path / MODEL)
-    view_file = federated / AGGREGATOR_FOLDER / VIEW
+    first = run.job_folder(specs[0].model)
+    # Beside the model there may be one per modality.
+    for path in first.glob(MODEL.replace(".", "*.")):
+        shutil.copyfile(path, run.path / path.name)
+    view_file = first / AGGREGATOR_FOLDER / VIEW
     if view_file.exists():
         view = json.loads(view_file.read_text(encoding="utf-8"))
-        own = federated / SITES_FOLDER / view["site"] / "books" / HISTOGRAM
+        own = first / SITES_FOLDER / view["site"] / "books" / HISTOGRAM
         # The second histogram is the site's own knowledge; on one machine the report may show both.
         view["plain_counts"] = json.loads(own.read_text(encoding="utf-8"))["counts"] if own.exists() else None
         (figures / "aggregator_view.json").write_text(json.dumps(view), encoding="utf-8")

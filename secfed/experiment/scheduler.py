@@ -57,7 +57,7 @@ def run_jobs(orders: list[JobOrder], *, cores: int | None = None, on_progress: C
     context = multiprocessing.get_context("spawn")
     for wave in waves(orders, cores=cores or os.cpu_count() or 1):
         processes: dict[JobOrder, SpawnProcess] = {}
-        with _single_threaded():
+        with single_threaded():
             for order in wave:
                 process = context.Process(target=execute, args=(order,), name=f"secfed-{order.model}")
                 process.start()
@@ -110,8 +110,8 @@ def _failure(order: JobOrder, code: int) -> JobFailed:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
-    # Children read these before they import torch or numpy; the parent's own setting is put back.
+def single_threaded() -> Iterator[None]:
+    """Start processes with one thread each: children read this before they import torch or numpy; then it is put back."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

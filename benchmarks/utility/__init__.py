@@ -1,0 +1,1 @@
+"""What privacy costs: one grid of federated, centralised and private runs, trained, tested and reported together."""
