@@ -301,7 +301,7 @@ class EncryptedSummation(KeyedSession):
         exchange = self.channel.exchange(
             {node: request},
             accept=lambda _, reply: given.append(reply),
-            max_attachment_bytes=max_state_bytes(self.layout) + SEALING_BYTES,
+            max_attachment_bytes=max_state_bytes(self.layout, self.plan.federation) + SEALING_BYTES,
         )
         costs.count(exchange, names=self.names, protection=True)
         self._confirmed.update(exchange.answered)

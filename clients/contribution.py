@@ -6,9 +6,8 @@ Runs at a site. torch is imported when work starts, because a Flower process sta
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from clients.device import torch_device
+from clients.own_layers import OwnLayers
 from clients.site import Session, Site
 from clients.update import TrainedRound, encode_update, rounding_stream
 from privacy.streams import Words
@@ -30,6 +29,8 @@ class Contribution:
 def contribute(site: Site, session: Session, *, model: FloatVector, server_round: int, validate: bool) -> Contribution:
     """Train on the global model, shape (layout.size,), and encode what came of it, under the plan's privacy.
 
+    Where normalisation layers are the site's own, or its modality's, they stand in the model's before it is validated.
+
     Raises:
         DataError, SecfedError: as `clients.training.train_one_round`.
         RangeError: a value does not fit its slot.
@@ -37,15 +38,17 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
     from clients.evaluation import mean_dice_by_modality
     from clients.training import train_one_round
 
-    plan, layout = session.plan, session.layout
+    plan, layout = session.plan, session.layout.shared_layout()
     cases = site.cases(plan)
+    own = OwnLayers.of(site, session)
+    network = own.start(model, server_round=server_round)
     device = torch_device(site.file.device)
     validation = {}
     if plan.privacy.guarantees:
         # Whatever the request asks for: scores of private cases are a release, and nobody pays for one here.
         validate = False
     if validate and cases.validation:
-        scores = mean_dice_by_modality(model, layout, cases.validation, plan=plan, device=device)
+        scores = mean_dice_by_modality(network, layout, cases.validation, plan=plan, device=device)
         validation = {
             f"validation_{kind}_{modality.lower()}": value
             for modality, (dice_sum, count) in scores.items()
@@ -59,7 +62,7 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
     outcome = train_one_round(
         plan=plan,
         sources=cases.sources,
-        start=np.asarray(model, np.float32),
+        start=network,
         layout=layout,
         server_round=server_round,
         state_folder=site.state,
@@ -69,8 +72,10 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
     trained_at = time.perf_counter()
     encoded = encode_update(
         TrainedRound(
-            start=model,
+            start=network,
             weights=outcome.weights,
+            own=own.positions,
+            modality=own.modality,
             example_weight=example_weight(cases.examples, plan.federation),
             train_loss=outcome.mean_loss,
             validation=validation,
@@ -80,6 +85,7 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
         slots=session.slots,
         rounding=rounding_stream(site.rounding_key, plan=plan, server_round=server_round),
     )
+    own.keep(outcome.weights, server_round=server_round)
     return Contribution(
         server_round=server_round,
         encoded=encoded,

@@ -5,7 +5,7 @@ Held by a site alone, one folder per run, readable by its owner only:
     state/encrypted/RUN/run.json     plan, layout and number of sites, as agreed when the site first joined
     state/encrypted/RUN/member.cbor  protocol state with the group key, until the run has ended
     state/encrypted/RUN/initial.safetensors   where the plan names a model to start from
-    state/encrypted/RUN/model/       the model and the server's momentum after the newest rounds
+    state/encrypted/RUN/model/       the model and the server's moments after the newest rounds
 
 The model is written before the protocol state that counts its round: after a kill between the two, the same sum is
 shown again and gives the same model. Whoever reads these files reads the model, and with the key every upload.
@@ -173,14 +173,15 @@ class EncryptedRun:
 
     def snapshot(self, state: ServerState) -> bytes:
         """What a peer needs to stand where this site stands, to be sealed under the group key."""
-        return cbor.to_cbor(
-            {
-                "completed": state.completed,
-                "model": state.model.astype("<f4").tobytes(),
-                "momentum": state.momentum.astype("<f8").tobytes() if self._has_momentum() else b"",
-                "average": b"" if state.average is None else state.average.astype("<f4").tobytes(),
-            }
-        )
+        fields: dict[str, cbor.Encodable] = {
+            "completed": state.completed,
+            "model": state.model.astype("<f4").tobytes(),
+            "momentum": state.momentum.astype("<f8").tobytes() if self.session.plan.federation.has_momentum else b"",
+            "average": b"" if state.average is None else state.average.astype("<f4").tobytes(),
+        }
+        if state.second_moment is not None:
+            fields["second_moment"] = state.second_moment.astype("<f8").tobytes()
+        return cbor.to_cbor(fields)
 
     def read_snapshot(self, payload: bytes) -> ServerState:
         """The reverse of `snapshot`, from a peer.
@@ -188,8 +189,8 @@ class EncryptedRun:
         Raises:
             HostileInputError: malformed, or of another layout.
         """
-        layout = self.session.layout
-        found = cbor.from_cbor(payload, max_bytes=max_state_bytes(layout))
+        layout, federation = self.session.layout, self.session.plan.federation
+        found = cbor.from_cbor(payload, max_bytes=max_state_bytes(layout, federation))
         match found:
             case {
                 "completed": int(completed),
@@ -197,13 +198,16 @@ class EncryptedRun:
                 "momentum": bytes(momentum),
                 "average": bytes(average),
                 **rest,
-            } if not rest:
+            } if rest.keys() <= {"second_moment"} and isinstance(second := rest.get("second_moment", b""), bytes):
                 pass
             case _:
                 raise HostileInputError("the snapshot is malformed")
-        momentum_bytes = 8 * layout.num_parameters if self._has_momentum() else 0
-        average_bytes = 4 * layout.size if completed and self.session.plan.federation.ema_decay else 0
-        if (len(model), len(momentum), len(average)) != (4 * layout.size, momentum_bytes, average_bytes):
+        # Without momentum the server's step does not look at it, and before the first round there is no average.
+        momentum_bytes = 8 * layout.num_parameters if federation.has_momentum else 0
+        second_bytes = 8 * layout.num_parameters if completed and federation.has_second_moment else 0
+        average_bytes = 4 * layout.size if completed and federation.ema_decay else 0
+        lengths = tuple(map(len, (model, momentum, second, average)))
+        if lengths != (4 * layout.size, momentum_bytes, second_bytes, average_bytes):
             raise HostileInputError("the snapshot is of another model's layout")
         velocity = np.frombuffer(momentum, "<f8") if momentum else np.zeros(layout.num_parameters)
         return ServerState(
@@ -211,6 +215,7 @@ class EncryptedRun:
             model=np.frombuffer(model, "<f4"),
             momentum=velocity,
             average=np.frombuffer(average, "<f4") if average else None,
+            second_moment=np.frombuffer(second, "<f8") if second else None,
         )
 
     def _initial(self) -> ServerState:
@@ -233,10 +238,6 @@ class EncryptedRun:
         except MisuseError:
             return False
         return True
-
-    def _has_momentum(self) -> bool:
-        # Without it the server's step does not look at its momentum.
-        return self.session.plan.federation.server_optimizer == "fedavgm"
 
     def _record(self) -> str:
         return json.dumps(

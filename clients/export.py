@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clients.encrypted_run import MEMBER, RECORD, EncryptedRun, encrypted_runs
+from clients.own_layers import OwnLayers
 from clients.site import Site
 from privacy.errors import MisuseError
 from privacy.he.member_state import MemberState
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import ConfigError, RunFolderError, SecfedError
-from secfed.parameters import model_digest, save_vector
+from secfed.parameters import FloatVector, model_digest, save_vector
 from secfed.server_optimizer import ServerState
 
 _SHOWN_DIGITS = 12
@@ -143,6 +144,8 @@ def standings(site: Site) -> tuple[tuple[Standing, ...], tuple[str, ...]]:
 def export_model(site: Site, *, out: Path, run: str | None = None, unfinished: int | None = None) -> Export:
     """Write the last model of a run, without the optimiser's moments, to a file that must not exist yet.
 
+    Where normalisation layers are not everybody's, those in the file are this site's own, or its modality's: the model
+    is for scans as this site makes them, and another site exports another one.
     `run` is the run's identifier or its beginning, needed where the site has several. `unfinished` is for a run that
     has not ended: the number of rounds that are done, so that nobody takes such a model for a final one by accident.
 
@@ -163,9 +166,9 @@ def export_model(site: Site, *, out: Path, run: str | None = None, unfinished: i
     from secfed.network import finished_model
 
     plan = chosen.session.plan
-    vector, model_layout = finished_model(
-        last_model(chosen, standing).result, layout, plan=plan, num_classes=LABEL_MAPS[plan.task].num_classes
-    )
+    result = last_model(chosen, standing).result
+    network = _with_own_layers(site, chosen, result, completed=standing.completed)
+    vector, model_layout = finished_model(network, layout, plan=plan, num_classes=LABEL_MAPS[plan.task].num_classes)
     sha256 = model_digest(vector, model_layout).hex()
     noted = {"run": standing.run, "rounds": standing.completed, "sha256": sha256, "out": str(out.absolute())}
     site.books.log("export", state=standing.state, **noted)
@@ -176,8 +179,10 @@ def export_model(site: Site, *, out: Path, run: str | None = None, unfinished: i
         "rounds": str(standing.completed),
         "planned_rounds": str(standing.rounds),
         "name": standing.name,
-        "plan": chosen.session.plan.digest().hex(),
+        "plan": plan.digest().hex(),
     }
+    if plan.federation.normalisation != "shared":
+        metadata["normalisation"] = f"{plan.federation.normalisation}, of site {site.name}"
     try:
         _reserve(out)
         try:
@@ -189,6 +194,16 @@ def export_model(site: Site, *, out: Path, run: str | None = None, unfinished: i
         site.books.log("export failed", error=repr(error), **noted)
         raise ConfigError(f"--out = '{out}': cannot be written: {error.strerror}") from error
     return Export(site=site.name, out=out, sha256=sha256, standing=standing)
+
+
+def _with_own_layers(site: Site, run: EncryptedRun, result: FloatVector, *, completed: int) -> FloatVector:
+    own = OwnLayers.of(site, run.session)
+    if own.kept is not None and own.kept.newest(before=completed + 1) is None:
+        raise RunFolderError(
+            f"{own.kept.files.folder}: the normalisation layers that this site trained in the run are not there, and "
+            "no other site has them"
+        )
+    return own.start(result, server_round=completed + 1)
 
 
 def _choose(site: Site, run: str | None) -> EncryptedRun:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clients.loss import segmentation_loss
-from secfed.augmentation.gin import gin
+from clients.loss import consistency_loss, segmentation_loss
+from secfed.augmentation.appearance import views
 from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingConfig, TrainingPlan
 from secfed.data.sampling import PatchSampler
@@ -67,6 +67,7 @@ def run_steps(
     weights = training.class_weights
     class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
     augmentation = torch.Generator(device).manual_seed(augmentation_seed)
+    proximal = _Proximal(model, plan.federation.proximal_mu)
     dtype = precision_of(training)
     scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
     losses: list[Tensor] = []
@@ -77,21 +78,24 @@ def run_steps(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(progress, training)
         images, labels = random_affine(clean, unmoved, config=plan.augmentation.affine, generator=augmentation)
-        if plan.augmentation.method == "gin":
-            images = gin(images, config=plan.augmentation.gin, generator=augmentation)
+        first, partner = views(images, labels, config=plan.augmentation, generator=augmentation)
+        batch = first if partner is None else torch.cat((first, partner))
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
-            logits = model(images.to(memory_format=memory_format(plan, device)))
+            logits = model(batch.to(memory_format=memory_format(plan, device)))
         loss = segmentation_loss(
-            logits,
+            logits[: len(first)],
             labels,
             dice_weight=training.dice_weight,
             cross_entropy_weight=training.cross_entropy_weight,
             class_weights=class_weights,
             over=training.loss_over,
         )
+        if partner is not None:
+            loss = loss + plan.augmentation.consistency_weight * consistency_loss(*logits.chunk(2))
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch ships no type for it
         scaler.unscale_(optimizer)
+        proximal.add_gradient()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip_norm)
         scaler.step(optimizer)
         scaler.update()
@@ -100,6 +104,25 @@ def run_steps(
             on_step()
     values: npt.NDArray[np.float64] = torch.stack(losses).cpu().double().numpy()
     return values
+
+
+class _Proximal:
+    """FedProx (Li et al., MLSys 2020): mu / 2 times the squared distance of the weights from where the round started.
+
+    It enters as its gradient, mu * (w - start), so that the reported loss stays that of the segmentation.
+    """
+
+    def __init__(self, model: nn.Module, mu: float) -> None:
+        self._mu = mu
+        self._parameters = [parameter for parameter in model.parameters() if mu and parameter.requires_grad]
+        self._start = [parameter.detach().clone() for parameter in self._parameters]
+
+    @torch.no_grad()
+    def add_gradient(self) -> None:
+        """Add it to the gradients of the loss; everything stays on the device."""
+        for parameter, start in zip(self._parameters, self._start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=self._mu)
 
 
 def learning_rate(progress: float, training: TrainingConfig) -> float:

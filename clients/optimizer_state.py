@@ -1,12 +1,10 @@
 """AdamW's moments between rounds: on the site's disk, or in the vector that sites share.
 
-Runs at sites. One file per round, named by the round whose training it ends, so that a round which is run again starts
-from the same state as the first time. The files are local: moments say as much about the data as updates do and are
-never sent. They are safetensors, which holds no code.
+Runs at sites. One file per round, named by the round whose training it ends (clients.round_files). The files are local:
+moments say as much about the data as updates do and are never sent. They are safetensors, which holds no code.
 """
 
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.round_files import RoundFiles
 from secfed.errors import RunFolderError
 from secfed.parameters import FloatVector, ParameterLayout, TensorSpec, load_vector, save_vector
 
-_KEPT_ROUNDS = 3
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-_NAME = re.compile(r"optimizer-round-(\d{6,})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -34,21 +31,16 @@ class OptimizerStates:
     durable: bool = field(default=True, kw_only=True)
 
     def save(self, model: nn.Module, optimizer: torch.optim.AdamW, *, server_round: int) -> None:
-        """Write the state that `server_round` ends with; keep the last three rounds and no later ones.
-
-        Files of later rounds belong to a run that was rolled back, and are not what the resumed run will compute.
-        """
+        """Write the state that `server_round` ends with; keep the last three rounds and no later ones."""
         states = [optimizer.state[parameter] for parameter in model.parameters()]
         # With float16 every step of a short round may have been skipped for overflow; then there is no state yet.
         if all(states):
             moments = [state[moment].detach().reshape(-1).float() for moment in _MOMENTS for state in states]
             # AdamW counts steps per parameter, and all parameters take every step.
             metadata = {"steps": str(int(states[0]["step"])), "owner": self.owner}
-            path = self.folder / f"optimizer-round-{server_round:06d}.safetensors"
+            path = self._files.path(server_round)
             save_vector(path, torch.cat(moments).cpu().numpy(), _moment_layout(model), metadata, durable=self.durable)
-        for number, path in self._files():
-            if not server_round - _KEPT_ROUNDS < number <= server_round:
-                path.unlink()
+        self._files.prune(server_round)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.AdamW, *, before: int) -> bool:
         """Load the newest state of a round below `before` into a fresh optimiser; False where there is none.
@@ -56,10 +48,9 @@ class OptimizerStates:
         Raises:
             RunFolderError: the file is damaged, or belongs to another run, other sites or another model.
         """
-        earlier = [(number, path) for number, path in self._files() if number < before]
-        if not earlier:
+        path = self._files.newest(before=before)
+        if path is None:
             return False
-        path = max(earlier)[1]
         vector, layout, metadata = load_vector(path)
         if metadata.get("owner") != self.owner or layout != _moment_layout(model):
             raise RunFolderError(
@@ -77,9 +68,9 @@ class OptimizerStates:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return True
 
-    def _files(self) -> list[tuple[int, Path]]:
-        found = [(_NAME.fullmatch(path.name), path) for path in self.folder.glob("optimizer-round-*.safetensors")]
-        return [(int(match[1]), path) for match, path in found if match]
+    @property
+    def _files(self) -> RoundFiles:
+        return RoundFiles(self.folder, "optimizer-round")
 
 
 def load_shared(model: nn.Module, optimizer: torch.optim.AdamW, moments: FloatVector, *, steps_taken: int) -> None:

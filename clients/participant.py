@@ -8,6 +8,7 @@ message, a masked vector, a ciphertext or, in plain mode and only where its poli
 from clients.contribution import contribute, note
 from clients.encrypted_stages import EncryptedStages
 from clients.masked_stages import MaskedStages
+from clients.own_layers import modality_of
 from clients.requests import int_field, require_initial_model, require_round, text_field, wants_validation
 from clients.site import Session, Site
 from clients.training import samples_for
@@ -68,6 +69,8 @@ class Participant:
         cases = self.site.cases(plan)
         if not cases.examples:
             raise DataError(f"site '{self.site.name}' has no training cases")
+        if plan.federation.normalisation == "fednorm":
+            modality_of(self.site, plan)
         self.site.file.policy.check_samples(sum(samples_for(source, plan.training) for source in cases.sources))
         if plan.privacy.mode != "off":
             from clients.private_contribution import require_affordable
@@ -137,6 +140,6 @@ def _check_layout(plan: TrainingPlan, layout: ParameterLayout) -> None:
     from secfed.network import build_network
 
     model = build_network(plan, num_classes=LABEL_MAPS[plan.task].num_classes)
-    expected = state_layout(model, plan.training.optimizer_state)
+    expected = state_layout(model, plan.training.optimizer_state, plan.federation.normalisation)
     if expected != layout:
         raise PolicyRefusal("the offered model layout is not the one that the plan's architecture has")

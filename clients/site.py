@@ -4,7 +4,7 @@ Runs at a site. Everything here is read from the site's own folder; nothing come
 must be readable by its owner only: it holds the identity key and, between two messages, the secrets of a round.
 
     site.toml  identity.key  roster.cbor  anchor.pub  rounding.key
-    state/     session, optimiser, opened sums; encrypted/ (clients.encrypted_run)
+    state/     session, optimiser, opened sums; encrypted/ (clients.encrypted_run), normalisation/ (clients.own_layers)
     books/     the site's own notes (clients.books)
     ledgers/   what runs have spent of its patients' privacy, one file per data set (privacy.ledger)
 """
@@ -31,7 +31,7 @@ from privacy.streams import KEY_BYTES, Words, derive_key
 from secfed.config import PreprocessingConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
-from secfed.data.readers import DataSet, read_amos22
+from secfed.data.readers import DataSet, read_data_set
 from secfed.errors import ConfigError, PolicyRefusal
 from secfed.messages import Reply, Request
 from secfed.parameters import ParameterLayout
@@ -286,7 +286,7 @@ def _site_cases(file: SiteFile, preprocessing: PreprocessingConfig, task: str) -
 
 def read_site_data(data: SiteData) -> DataSet:
     """The data set of one `[[data]]` entry; its modality, where given, overrides the reader's rule."""
-    return read_amos22(data.folder, modality=None if data.modality is None else Modality(data.modality))
+    return read_data_set(data.folder, modality=None if data.modality is None else Modality(data.modality))
 
 
 def prepare_all(

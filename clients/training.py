@@ -86,7 +86,9 @@ def train_one_round(
     durable_state: bool = True,
     on_step: Callable[[], None] | None = None,
 ) -> RoundOutcome:
-    """Train from `start` (layout.size,) for round `server_round`, counted from 1; `layout` is `state_layout`'s.
+    """Train from `start` (layout.size,) for round `server_round`, counted from 1.
+
+    `layout` is `state_layout`'s, without what is one modality's: a site trains one network.
 
     Several sources are shuffled together, each with as many samples as it would have at its own site. `on_step` is
     called after every step. With `optimizer_state = "keep"` the optimiser continues from the newest state in

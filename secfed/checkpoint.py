@@ -1,9 +1,9 @@
-"""The model and the server's momentum after a round, on disk: written whole or not at all.
+"""The model and the server's moments after a round, on disk: written whole or not at all.
 
 A checkpoint is `round-000012.safetensors` (the model, one tensor each, loadable anywhere), `round-000012.momentum.npy`,
-`round-000012.average.npy` where the plan averages models, and `round-000012.json` with their digests; it counts from
-the moment `latest.json` names it, which is replaced atomically and last. A kill at any point leaves the previous
-checkpoint in force.
+`round-000012.average.npy` where the plan averages models, `round-000012.second_moment.npy` where the server's step has
+one, and `round-000012.json` with their digests; it counts from the moment `latest.json` names it, which is replaced
+atomically and last. A kill at any point leaves the previous checkpoint in force.
 
 Kept by whoever takes the server's step: the aggregator, and in encrypted runs every site. Holds only what that party
 knows anyway; files are neither signed nor encrypted.
@@ -51,11 +51,14 @@ class Checkpoints:
         digests = {
             "completed": state.completed,
             "model": model_digest(state.model, layout).hex(),
-            "momentum": _momentum_digest(state.momentum),
+            "momentum": _moment_digest(state.momentum),
         }
         if state.average is not None:
             self._save_array(f"{stem}.average.npy", state.average)
             digests["average"] = model_digest(state.average, layout).hex()
+        if state.second_moment is not None:
+            self._save_array(f"{stem}.second_moment.npy", state.second_moment)
+            digests["second_moment"] = _moment_digest(state.second_moment)
         for name in (f"{stem}.json", LATEST):
             write_whole(self.folder / name, json.dumps(digests).encode(), durable=self.durable)
         for path in self.folder.glob("round-*"):
@@ -80,19 +83,29 @@ class Checkpoints:
             average = None
             if expected_average is not None:
                 average = np.load(self.folder / f"round-{found:06d}.average.npy", allow_pickle=False)
+            expected_second = digests.get("second_moment")
+            second = None
+            if expected_second is not None:
+                second = np.load(self.folder / f"round-{found:06d}.second_moment.npy", allow_pickle=False)
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path}: the checkpoint cannot be read: {error}") from error
         model, found_layout, _ = load_vector(self.folder / f"round-{found:06d}.safetensors")
         if found_layout != layout or model_digest(model, layout).hex() != expected:
             raise RunFolderError(f"{path}: round-{found:06d}.safetensors is damaged or of another model")
-        fits = momentum.dtype == np.float64 and momentum.shape == (layout.num_parameters,)
-        if not fits or _momentum_digest(momentum) != expected_momentum:
-            raise RunFolderError(f"{path}: round-{found:06d}.momentum.npy is damaged or of another model")
+        for name, moment, digest in (
+            ("momentum", momentum, expected_momentum),
+            ("second_moment", second, expected_second),
+        ):
+            if moment is None:
+                continue
+            fits = moment.dtype == np.float64 and moment.shape == (layout.num_parameters,)
+            if not fits or _moment_digest(moment) != digest:
+                raise RunFolderError(f"{path}: round-{found:06d}.{name}.npy is damaged or of another model")
         if average is not None:
             fits = average.dtype == np.float32 and average.shape == (layout.size,)
             if not fits or model_digest(average, layout).hex() != expected_average:
                 raise RunFolderError(f"{path}: round-{found:06d}.average.npy is damaged or of another model")
-        return ServerState(completed=found, model=model, momentum=momentum, average=average)
+        return ServerState(completed=found, model=model, momentum=momentum, average=average, second_moment=second)
 
     def _save_array(self, name: str, values: npt.NDArray[np.floating]) -> None:
         temporary = self.folder / f".{name.removesuffix('.npy')}"
@@ -104,5 +117,5 @@ class Checkpoints:
         temporary.replace(self.folder / name)
 
 
-def _momentum_digest(momentum: npt.NDArray[np.float64]) -> str:
-    return hashlib.sha256(momentum.astype("<f8").tobytes()).hexdigest()
+def _moment_digest(moment: npt.NDArray[np.float64]) -> str:
+    return hashlib.sha256(moment.astype("<f8").tobytes()).hexdigest()

@@ -16,15 +16,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from secfed.augmentation_config import COUPLING, AugmentationConfig
-from secfed.config_table import Decay, NonNegative, Positive, PositiveInt, Probability, Table
+from secfed.config_table import Decay, Positive, PositiveInt, Probability, Table
 from secfed.errors import ConfigError
+from secfed.federation_config import NORMALISATION_NAMES, FederationConfig
+from secfed.privacy_config import PrivacyConfig
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 ModalityName = Literal["CT", "MR"]
 ProtectionMode = Literal["plain", "masked", "encrypted"]
 EncryptionScheme = Literal["bfv", "ckks"]
-PrivacyMode = Literal["off", "clip_only", "local", "distributed", "silo"]
-TrainableSet = Literal["all", "decoder", "norm+head", "head", "lora"]
 TaskName = Literal["abdomen", "whole_heart"]
 ModelHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
@@ -144,35 +144,6 @@ class TrainingConfig(Table):
         return self
 
 
-class FederationConfig(Table):
-    """Rounds, weights and the server's step.
-
-    `clip_norm` bounds the L2 norm of every update, and with it the range of the fixed-point code. Weights are
-    w = f(min(n, example_cap)) / f(example_cap) with f the identity, the square root or 1. With an `ema_decay`, users
-    get an exponential moving average of the models after each round, which needs no data; training does not see it.
-    "fedadam" (Reddi et al., ICLR 2021) divides the momentum by the root of a second moment plus `server_adaptivity`.
-    `proximal_mu` is FedProx's (Li et al., MLSys 2020): half of it times the squared distance from the round's start is
-    added to the loss. `normalisation` says whose the normalisation layers are: everybody's ("shared"), the site's
-    ("fedbn"), the site's statistics under everybody's scales and shifts ("silobn"), or the modality's ("fednorm").
-    """
-
-    rounds: PositiveInt = 20
-    weighting: Literal["examples", "sqrt_examples", "uniform"] = "examples"
-    example_cap: PositiveInt = 1000
-    clip_norm: Positive = 30.0
-    server_optimizer: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
-    server_learning_rate: Positive = 1.0
-    server_momentum: Decay = 0.0
-    server_second_momentum: Decay = 0.99
-    server_adaptivity: Positive = 1e-3
-    proximal_mu: NonNegative = 0.0
-    normalisation: Literal["shared", "fedbn", "silobn", "fednorm"] = "shared"
-    ema_decay: Decay = 0.0
-    validate_every: Annotated[int, Field(ge=0)] = 0
-    min_cohort: PositiveInt = 2
-    stage_timeout_seconds: Positive = 600.0
-
-
 class ProtectionConfig(Table):
     """How updates travel. `threshold` defaults to floor(2 n / 3) + 1 (privacy.secagg): fewer open, or make, no sum.
 
@@ -196,57 +167,6 @@ class ProtectionConfig(Table):
                 return 0
             case int(rounds):
                 return rounds
-
-
-class PrivacyConfig(Table):
-    """Differential privacy per patient (docs/differential-privacy.md); "off" and "clip_only" give none.
-
-    Patients are sampled with `sampling_prob`; each one's gradient over `patches` patches with `views` augmented views
-    each is clipped to `clip_norm`. "local" adds noise to every local step at every site, "distributed" a share of it at
-    every site to the one step of a round, "silo" to a site's whole update, which `clip_norm` bounds then. The noise on
-    a sum has `noise_multiplier` times `clip_norm` as its standard deviation; or give the `epsilon` that the whole run
-    may spend at `delta`, which defaults to the smaller of 1e-5 and 1 / (10 `patients`). `patients` is the public number
-    of all training patients; a round that loses more than `max_dropouts` sites stops before anything is opened, and the
-    guarantee holds against `max_colluders` sites that tell what noise they added. Only the `trainable` part learns.
-    """
-
-    mode: PrivacyMode = "off"
-    noise_multiplier: Positive | None = None
-    epsilon: Positive | None = None
-    delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    patients: PositiveInt | None = None
-    sampling_prob: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    clip_norm: Positive = 1.0
-    patches: PositiveInt = 4
-    views: PositiveInt = 2
-    max_dropouts: Annotated[int, Field(ge=0)] = 0
-    max_colluders: Annotated[int, Field(ge=0)] = 0
-    trainable: TrainableSet = "all"
-
-    @property
-    def guarantees(self) -> bool:
-        """Whether the mode adds noise, so that there is an epsilon."""
-        return self.mode in ("local", "distributed", "silo")
-
-    @model_validator(mode="after")
-    def _noise(self) -> Self:
-        given = [name for name in ("noise_multiplier", "epsilon") if getattr(self, name) is not None]
-        if not self.guarantees:
-            if given:
-                raise ValueError(f"mode = '{self.mode}' adds no noise, so {' and '.join(given)} would mean nothing")
-            return self
-        if len(given) != 1:
-            raise ValueError(f"mode = '{self.mode}' needs exactly one of noise_multiplier and epsilon")
-        if self.delta is None and self.patients is None:
-            raise ValueError("give delta, or patients, from which it is derived: min(1e-5, 1 / (10 patients))")
-        return self
-
-    @property
-    def resolved_delta(self) -> float:
-        """The delta of the run; 0 in modes without one."""
-        if self.delta is not None:
-            return self.delta
-        return min(1e-5, 1 / (10 * self.patients)) if self.guarantees and self.patients else 0.0
 
 
 class EvaluationConfig(Table):
@@ -350,6 +270,11 @@ class TrainingPlan(Table):
                 f"training.patch_size has {len(self.training.patch_size)} entries, "
                 f"but model.dimensions = {self.model.dimensions}"
             )
+        if self.federation.normalisation == "silobn" and self.model.normalisation != "batch":
+            raise ValueError(
+                f"federation.normalisation = 'silobn' keeps statistics at sites, and model.normalisation = "
+                f"'{self.model.normalisation}' has none: set it to 'batch', or use 'fedbn'"
+            )
         factor = 2 ** (len(self.model.channels) - 1)
         if any(size % factor for size in self.training.patch_size):
             raise ValueError(
@@ -357,6 +282,13 @@ class TrainingPlan(Table):
                 f"because model.channels has {len(self.model.channels)} levels"
             )
         return self
+
+    def normalisation_label(self) -> str:
+        """As reports name it: the kind of layer, and whose they are where that is not simply everybody's."""
+        kind, whose = self.model.normalisation, self.federation.normalisation
+        if whose == "shared":
+            return "batch, averaged" if kind == "batch" else kind
+        return f"{kind}, {NORMALISATION_NAMES[whose]}"
 
     def digest(self) -> bytes:
         """SHA-256 over canonical JSON: sorted keys, no white space."""
@@ -406,6 +338,14 @@ class RunConfig(TrainingPlan):
                     f"federation.min_cohort = {self.federation.min_cohort}: the noise of privacy.mode = "
                     f"'{privacy.mode}' needs {spare} of {len(self.sites)} sites (privacy.max_dropouts = "
                     f"{privacy.max_dropouts}): set min_cohort to {spare}, or raise max_dropouts"
+                )
+        if self.federation.normalisation == "fednorm" and self.protection.mode != "plain":
+            held = [site.modality for site in self.sites]
+            alone = sorted(modality for modality in set(held) if held.count(modality) == 1)
+            if alone:
+                raise ValueError(
+                    f"federation.normalisation = 'fednorm': one site alone holds {' and '.join(alone)}, and the sum "
+                    "over that modality would be its update: add a second site, or use 'fedbn', which sends nothing"
                 )
         threshold = self.protection.threshold
         if threshold is not None and threshold > len(self.sites):

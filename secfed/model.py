@@ -18,6 +18,9 @@ from torch import nn
 
 from secfed.config import ModelConfig
 from secfed.errors import ConfigError
+from secfed.federation_config import NormalisationRule
+from secfed.modality_sets import with_sets
+from secfed.normalisation import LAYERS, own_tensors
 from secfed.parameters import FloatVector, ParameterLayout, TensorKind, TensorSpec
 
 # MONAI's own slope of BasicUNet; a leaky slope has no parameter, unlike the PReLU that MONAI's UNet uses by default.
@@ -55,21 +58,25 @@ def layout_of(model: nn.Module) -> ParameterLayout:
     return ParameterLayout(tuple(TensorSpec(name, tuple(t.shape), kind) for name, t, kind in _tensors(model)))
 
 
-def state_layout(model: nn.Module, optimizer_state: Literal["keep", "reset", "average"]) -> ParameterLayout:
-    """What a round starts from and gives back: the model, and AdamW's moments where sites share them.
+def state_layout(
+    model: nn.Module,
+    optimizer_state: Literal["keep", "reset", "average"],
+    normalisation: NormalisationRule = "shared",
+) -> ParameterLayout:
+    """What a round starts from and gives back: the model, AdamW's moments where sites share them, and FedNorm's sets.
 
     The second moment travels as its root, whose range is that of the gradient.
     """
     layout = layout_of(model)
-    if optimizer_state != "average":
-        return layout
-    moments = tuple(
-        TensorSpec(f"optimizer.{moment}.{spec.name}", spec.shape, "moment")
-        for moment in ("first_moment", "root_second_moment")
-        for spec in layout.tensors
-        if spec.kind == "parameter"
-    )
-    return ParameterLayout(layout.tensors + moments)
+    if optimizer_state == "average":
+        moments = tuple(
+            TensorSpec(f"optimizer.{moment}.{spec.name}", spec.shape, "moment")
+            for moment in ("first_moment", "root_second_moment")
+            for spec in layout.tensors
+            if spec.kind == "parameter"
+        )
+        layout = ParameterLayout(layout.tensors + moments)
+    return with_sets(layout, own_tensors(model, layout, normalisation)) if normalisation == "fednorm" else layout
 
 
 def flatten(model: nn.Module) -> FloatVector:
@@ -96,6 +103,11 @@ def load_flat(model: nn.Module, vector: FloatVector, layout: ParameterLayout) ->
     with torch.no_grad():
         for tensor, (spec, place) in zip(tensors, layout.slices(), strict=True):
             tensor.copy_(flat[place].view(spec.shape))
+        for module in model.modules():
+            variance = getattr(module, "running_var", None) if isinstance(module, LAYERS) else None
+            if variance is not None:
+                # A mean of variances next to nothing may have been rounded to one below it, which has no root.
+                variance.clamp_(min=0.0)
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor, TensorKind]]:

@@ -2,8 +2,9 @@
 
 Both parties use this module, the aggregator without torch: it sees a float32 vector and a layout, never a network.
 Parameters come first, then floating buffers (running statistics of batch normalisation), then the optimiser's moments
-where a federation shares them; integer buffers are left out, because a sum of counters means nothing. Files are
-safetensors, which holds no code.
+where a federation shares them; integer buffers are left out, because a sum of counters means nothing. Behind these may
+stand tensors of one modality each, in the same order (secfed.modality_sets). Files are safetensors, which holds no
+code.
 
 What it does NOT protect: a digest binds a vector to a layout, but it is no signature, and files are not encrypted.
 """
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from secfed.config import ModalityName
 from secfed.errors import RunFolderError
 
 TensorKind = Literal["parameter", "buffer", "moment"]
@@ -36,11 +38,12 @@ _MODEL_TAG = b"secfed/model/v1\0"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One named tensor of a model; `shape` is empty for a scalar."""
+    """One named tensor of a model; `shape` is empty for a scalar. With a `modality`, sites of that one alone use it."""
 
     name: str
     shape: tuple[int, ...]
     kind: TensorKind
+    modality: ModalityName | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -49,6 +52,8 @@ class TensorSpec:
             raise ValueError(f"{self.name}: shape must hold integers >= 0, got {self.shape}")
         if self.kind not in get_args(TensorKind):
             raise ValueError(f"{self.name}: kind must be one of {get_args(TensorKind)}, got {self.kind!r}")
+        if self.modality is not None and self.modality not in get_args(ModalityName):
+            raise ValueError(f"{self.name}: modality must be one of {get_args(ModalityName)}, got {self.modality!r}")
 
     @property
     def size(self) -> int:
@@ -58,7 +63,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Which tensor stands where in a model's vector: parameters, then floating buffers, then moments."""
+    """Which tensor stands where in a model's vector: parameters, then floating buffers, then moments.
+
+    What stands there for everybody comes first, then what is one modality's, modality by modality.
+    """
 
     tensors: tuple[TensorSpec, ...]
 
@@ -67,33 +75,62 @@ class ParameterLayout:
         twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if twice:
             raise ValueError(f"tensor names must differ, but {twice} stand twice")
-        kinds = [kind for kind, _ in itertools.groupby(spec.kind for spec in self.tensors)]
-        if kinds != sorted(set(kinds), key=get_args(TensorKind).index):
-            raise ValueError(f"parameters must come before buffers and these before moments, got the order {kinds}")
+        order = [(spec.modality or "", get_args(TensorKind).index(spec.kind)) for spec in self.tensors]
+        if order != sorted(order):
+            found = [place for place, _ in itertools.groupby((spec.modality, spec.kind) for spec in self.tensors)]
+            raise ValueError(
+                "parameters must come before buffers and these before moments, and what is of no modality before what "
+                f"is of one, got the order {found}"
+            )
+
+    def count(self, kind: TensorKind, modality: ModalityName | None = None) -> int:
+        """Number of values of a kind, everybody's or of one modality."""
+        return sum(spec.size for spec in self.tensors if (spec.kind, spec.modality) == (kind, modality))
 
     @property
     def num_parameters(self) -> int:
-        """Number of values that are trained."""
-        return sum(spec.size for spec in self.tensors if spec.kind == "parameter")
+        """Number of values that are trained, without those of one modality."""
+        return self.count("parameter")
 
     @property
     def num_buffers(self) -> int:
-        """Number of values that are tracked, not trained."""
-        return sum(spec.size for spec in self.tensors if spec.kind == "buffer")
+        """Number of values that are tracked, not trained, without those of one modality."""
+        return self.count("buffer")
 
     @property
     def num_moments(self) -> int:
-        """Number of values that belong to the optimiser and not to the model."""
-        return sum(spec.size for spec in self.tensors if spec.kind == "moment")
+        """Number of values that belong to the optimiser and not to the model, without those of one modality."""
+        return self.count("moment")
 
     @property
     def model_size(self) -> int:
         """Length of the part of the vector that is the model itself: parameters and buffers."""
-        return self.size - self.num_moments
+        return self.num_parameters + self.num_buffers
+
+    @property
+    def shared_size(self) -> int:
+        """Length of the part of the vector that is of no modality: the model and its moments."""
+        return self.model_size + self.num_moments
 
     def model_layout(self) -> "ParameterLayout":
-        """The layout without moments: what a file for users holds."""
-        return ParameterLayout(tuple(spec for spec in self.tensors if spec.kind != "moment"))
+        """The layout without moments and without what is one modality's: what a file for users holds."""
+        return ParameterLayout(tuple(s for s in self.tensors if s.kind != "moment" and s.modality is None))
+
+    def shared_layout(self) -> "ParameterLayout":
+        """The layout of the first `shared_size` values: what a site trains."""
+        return ParameterLayout(tuple(spec for spec in self.tensors if spec.modality is None))
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """Those that have tensors of their own, in order."""
+        return tuple(dict.fromkeys(spec.modality for spec in self.tensors if spec.modality is not None))
+
+    def set_of(self, modality: ModalityName) -> slice:
+        """Where the tensors of one modality stand; raises ValueError where there are none."""
+        places = [place for spec, place in self.slices() if spec.modality == modality]
+        if not places:
+            raise ValueError(f"the layout has no tensors of {modality}, only of {list(self.modalities)}")
+        return slice(places[0].start, places[-1].stop)
 
     @property
     def size(self) -> int:
@@ -117,8 +154,9 @@ class ParameterLayout:
         return hashlib.sha256(_LAYOUT_TAG + self.to_json().encode()).digest()
 
     def to_json(self) -> str:
-        """Canonical JSON: a list of [name, shape, kind]."""
-        return json.dumps([[s.name, list(s.shape), s.kind] for s in self.tensors], separators=(",", ":"))
+        """Canonical JSON: a list of [name, shape, kind], or [name, shape, kind, modality]."""
+        rows = [[s.name, list(s.shape), s.kind, *([s.modality] if s.modality else [])] for s in self.tensors]
+        return json.dumps(rows, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -128,7 +166,7 @@ class ParameterLayout:
             ValueError: the text is something else.
         """
         try:
-            return cls(tuple(TensorSpec(name, tuple(shape), kind) for name, shape, kind in json.loads(text)))
+            return cls(tuple(TensorSpec(name, tuple(shape), *rest) for name, shape, *rest in json.loads(text)))
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a parameter layout, a JSON list of [name, shape, kind]: {error}") from None
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 from privacy.accounting import NoiseSplit, Segment, Spend, calibrate, distributed_segment, spend
 from privacy.errors import PrivacyError
 from privacy.fixed_point import VectorFormat
-from secfed.config import PrivacyConfig, TrainingPlan
+from secfed.config import TrainingPlan
 from secfed.errors import ConfigError
 from secfed.parameters import ParameterLayout
+from secfed.privacy_config import PrivacyConfig
 from secfed.protected_vector import delta_limit, sensitivity, vector_format
 
 LOCAL_QUANTA = 2**20

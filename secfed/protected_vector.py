@@ -1,9 +1,12 @@
 """What one site hands to the sum: everything that may leave it, in one vector with fixed slots.
 
-    [ w * delta | w * buffer delta | w * moments | w | w * training loss | validation sums and counts per modality ]
+    [ w * delta | w * buffer delta | w * moments | w | the same four per modality | w * training loss | validation ]
 
 The vector is what protection hides: the aggregator learns the sum over sites and nothing else, so example counts and
-metrics stand here and never in a message header. `w = f(min(n, cap)) / f(cap)` lies in (0, 1].
+metrics stand here and never in a message header. `w = f(min(n, cap)) / f(cap)` lies in (0, 1]. Where a modality has
+normalisation layers of its own (secfed.modality_sets), its sites fill the four parts of their modality and leave those
+of the others at zero: whoever sees the sum learns the sum and the summed weight per modality, and where one site of a
+modality is in it, that site's.
 
 Runs at both sides: sites pack, the aggregator unpacks the decoded SUM. It does not protect by
 itself (privacy.secagg does).
@@ -11,7 +14,8 @@ itself (privacy.secagg does).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +23,9 @@ import numpy.typing as npt
 from privacy.fixed_point import Segment, VectorFormat
 from privacy.he.parameters import HeParameters
 from privacy.noise import plan_noise_tail
-from secfed.config import FederationConfig, ProtectionConfig, TrainingPlan
-from secfed.parameters import ParameterLayout
+from secfed.config import ModalityName, ProtectionConfig, TrainingPlan
+from secfed.federation_config import FederationConfig
+from secfed.parameters import ParameterLayout, TensorKind
 
 BUFFER_LIMIT = 8192.0
 """Largest move of a normalisation statistic in one round; with 32 bits and 100 sites its quantum is 4e-4."""
@@ -34,12 +39,15 @@ METRIC_LIMITS: Mapping[str, float] = {
 }
 """Name and largest absolute value of every metric that may travel. Dice sums and counts are bounded by the cases."""
 
+_PARTS: Mapping[TensorKind, str] = {"parameter": "delta", "buffer": "buffers", "moment": "moments"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUpdate:
     """A site's contribution before weighting; `delta` has shape (num_parameters,), already clipped.
 
     `moments` are the optimiser's at the end of the round, not their change; their range is that of clipped gradients.
+    `sets` has what is the site's modality's: its delta, its buffers' and its moments behind one another.
     """
 
     delta: npt.NDArray[np.floating]
@@ -48,17 +56,22 @@ class ModelUpdate:
     weight: float
     train_loss: float
     validation: Mapping[str, float]
+    sets: Mapping[ModalityName, npt.NDArray[np.floating]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CohortAverage:
-    """The weighted mean over the survivors; all that the aggregator ever learns about a round."""
+    """The weighted mean over the survivors; all that the aggregator ever learns about a round.
+
+    `sets` has the mean over the survivors of each modality that has some, and layers of its own.
+    """
 
     delta: npt.NDArray[np.float64]
     buffer_delta: npt.NDArray[np.float64]
     moments: npt.NDArray[np.float64]
     total_weight: float
     metrics: Mapping[str, float]
+    sets: Mapping[ModalityName, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 def example_weight(examples: int, federation: FederationConfig) -> float:
@@ -74,14 +87,20 @@ def example_weight(examples: int, federation: FederationConfig) -> float:
 
 def vector_format(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: int) -> VectorFormat:
     """Slots and ranges of the vector for a cohort of at most `cohort_size` sites, with room for noise."""
-    segments = [Segment(name="delta", length=layout.num_parameters, max_abs=delta_limit(plan))]
-    if layout.num_buffers:
-        segments.append(Segment(name="buffers", length=layout.num_buffers, max_abs=BUFFER_LIMIT))
-    if layout.num_moments:
+    kinds: tuple[tuple[TensorKind, float], ...] = (
+        ("parameter", delta_limit(plan)),
+        ("buffer", BUFFER_LIMIT),
         # AdamW's moments are means of gradients, and of their squares, each clipped to this norm.
-        limit = plan.training.gradient_clip_norm
-        segments.append(Segment(name="moments", length=layout.num_moments, max_abs=limit))
-    segments.append(Segment(name="weight", length=1, max_abs=1.0))
+        ("moment", plan.training.gradient_clip_norm),
+    )
+    segments = []
+    for modality in (None, *layout.modalities):
+        lengths = [(_PARTS[kind], layout.count(kind, modality), limit) for kind, limit in kinds]
+        segments += [
+            Segment(name=_slot(name, modality), length=length, max_abs=limit)
+            for name, length, limit in [*lengths, ("weight", 1, 1.0)]
+            if length
+        ]
     if not plan.privacy.guarantees:
         # A loss or a score of private cases is a release: a vector that patients are protected in has no place for it.
         segments += [Segment(name=name, length=1, max_abs=limit) for name, limit in METRIC_LIMITS.items()]
@@ -152,6 +171,9 @@ def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]
     if update.moments.size:
         values[slots.slice_of("moments")] = update.weight * update.moments
     values[slots.slice_of("weight")] = update.weight
+    for modality, own in update.sets.items():
+        values[_set_place(slots, modality)] = update.weight * own
+        values[slots.slice_of(_slot("weight", modality))] = update.weight
     if _has_metrics(slots):
         loss = min(update.train_loss, METRIC_LIMITS["train_loss"])
         values[slots.slice_of("train_loss")] = update.weight * loss
@@ -188,7 +210,36 @@ def unpack_sum(values: npt.NDArray[np.float64], *, slots: VectorFormat) -> Cohor
         moments=mean("moments"),
         total_weight=total,
         metrics=metrics,
+        sets={
+            modality: found
+            for modality in get_args(ModalityName)
+            if (found := _mean_set(values, slots, modality)) is not None
+        },
     )
+
+
+def _mean_set(
+    values: npt.NDArray[np.float64], slots: VectorFormat, modality: ModalityName
+) -> npt.NDArray[np.float64] | None:
+    """None where the vector has no set for the modality, or no site of it is in the sum."""
+    name = _slot("weight", modality)
+    if all(segment.name != name for segment in slots.segments):
+        return None
+    weight = float(values[slots.slice_of(name)][0])
+    if weight < 0.0:
+        raise ValueError(f"the summed weight of {modality} is {weight}, but every honest site adds a positive weight")
+    return values[_set_place(slots, modality)] / weight if weight else None
+
+
+def _set_place(slots: VectorFormat, modality: ModalityName) -> slice:
+    """Where the modality's parts stand, which follow one another."""
+    names = {_slot(part, modality) for part in _PARTS.values()}
+    places = [slots.slice_of(segment.name) for segment in slots.segments if segment.name in names]
+    return slice(places[0].start, places[-1].stop)
+
+
+def _slot(part: str, modality: ModalityName | None) -> str:
+    return part if modality is None else f"{part}_{modality.lower()}"
 
 
 def _has_metrics(slots: VectorFormat) -> bool:

@@ -14,16 +14,14 @@ from pydantic import Field, ValidationError
 from secfed.config import (
     EncryptionScheme,
     ModalityName,
-    Positive,
-    PositiveInt,
-    PrivacyMode,
     ProtectionMode,
     SiteName,
-    Table,
     TrainingPlan,
     describe_validation_error,
 )
+from secfed.config_table import Positive, PositiveInt, Table
 from secfed.errors import ConfigError, PolicyRefusal
+from secfed.privacy_config import PrivacyMode
 
 SITE_FILE = "site.toml"
 DeviceName = Literal["auto", "cpu", "cuda"]

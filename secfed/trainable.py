@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from secfed.adapters import CONVOLUTIONS, LowRankConvolution, add_adapters
-from secfed.config import TrainableSet
 from secfed.errors import ConfigError
 from secfed.parameters import FloatVector, ParameterLayout
+from secfed.privacy_config import TrainableSet
 
 ADAPTER_RANK = 4
 

@@ -3,7 +3,7 @@
 Run before a run folder is made, so that a slip costs seconds and not the time until it is met.
 """
 
-from secfed.config import RunConfig, SiteConfig, TestSetConfig
+from secfed.config import DataSource, RunConfig
 from secfed.data.cases import LABEL_MAPS, Modality
 from secfed.errors import ConfigError
 
@@ -17,21 +17,24 @@ def check_run(config: RunConfig) -> None:
 
 
 def require_known_phantoms(config: RunConfig) -> None:
-    """The names that only generating would look up; raises ConfigError."""
-    from secfed.data.phantom.population import population_named
-    from secfed.data.phantom.protocol import PROTOCOLS, protocol_named
+    """The names that only generating would look up, and that they belong to the task; raises ConfigError."""
+    for site in config.sites:
+        _require_known(site, f"site '{site.name}'", modality=Modality(site.modality), task=config.task)
+    for test in config.test:
+        _require_known(test, f"test set '{test.name}'", modality=None, task=config.task)
 
-    for source in (*config.sites, *config.test):
-        if source.phantom is None:
-            continue
-        name = source.phantom.protocol
-        if isinstance(source, TestSetConfig) and name not in PROTOCOLS:
-            raise ConfigError(
-                f"test set '{source.name}': protocol = {name!r}: known are {', '.join(sorted(PROTOCOLS))}"
-            )
-        if isinstance(source, SiteConfig):
-            protocol_named(name, modality=Modality(source.modality))
+
+def _require_known(source: DataSource, whose: str, *, modality: Modality | None, task: str) -> None:
+    from secfed.data.phantom.population import population_named
+    from secfed.data.phantom.protocol import protocol_named
+
+    if source.phantom is None:
+        return
+    try:
+        protocol_named(source.phantom.protocol, modality=modality, task=task)
         population_named(source.phantom.population)
+    except ConfigError as error:
+        raise ConfigError(f"{whose}: {error}") from None
 
 
 def class_weights_problem(config: RunConfig, classes: int) -> str | None:

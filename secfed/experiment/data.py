@@ -7,16 +7,16 @@ over processes, one data set each, and every volume is reported as it is done. N
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-from secfed.config import DataSource, PreprocessingConfig, RunConfig
+from secfed.config import DataSource, PreprocessingConfig, RunConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
-from secfed.data.readers import DataSet, modality_by_name, read_amos22
+from secfed.data.readers import DataSet, modality_by_name, read_data_set
 from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError
 
@@ -64,7 +64,7 @@ def count_volumes(tasks: list[DataTask]) -> int:
         if task.source.phantom is not None:
             total += 2 * (task.source.phantom.train + task.source.phantom.validation + task.source.phantom.test)
         else:
-            total += len(used_cases(task, read_amos22(task.folder, modality=task.modality)))
+            total += len(used_cases(task, read_data_set(task.folder, modality=task.modality)))
     return total
 
 
@@ -87,8 +87,8 @@ def used_cases(task: DataTask, data_set: DataSet) -> tuple[Case, ...]:
         told = modality_by_name(case.image)
         if task.modality is not None and told not in (None, task.modality):
             raise DataError(
-                f"{case.image}: an id of {told} in site '{task.name}', which is configured as {task.modality}; "
-                "a site holds one modality"
+                f"{case.image}: the name of a {told} scan in site '{task.name}', which is configured as "
+                f"{task.modality}; a site holds one modality"
             )
     return cases
 
@@ -101,17 +101,35 @@ def prepare_data(
     Raises:
         DataError: a volume, label or modality cannot be used.
     """
-    tasks = data_tasks(config, run_folder=run_folder)
-    cache = run_folder / "cache"
+    prepare_tasks(
+        [(task, config) for task in data_tasks(config, run_folder=run_folder)],
+        cache=run_folder / "cache",
+        workers=workers,
+        on_volume=on_volume,
+    )
+
+
+def prepare_tasks(
+    tasks: Sequence[tuple[DataTask, TrainingPlan]],
+    *,
+    cache: Path,
+    workers: int | None = None,
+    on_volume: Callable[[str], None],
+) -> None:
+    """Generate and preprocess data sets, each as its plan says; `on_volume` is as for `prepare_data`.
+
+    Raises:
+        DataError: a volume, label or modality cannot be used.
+    """
     context = multiprocessing.get_context("spawn")
     queue: Queue[str | None] = context.Queue()
     with ProcessPoolExecutor(
         workers or min(len(tasks), os.cpu_count() or 1), mp_context=context, initializer=_share, initargs=(queue,)
     ) as pool:
         jobs = [
-            pool.submit(_prepare_task, task, config.preprocessing, config.task, cache)
+            pool.submit(_prepare_task, task, plan.preprocessing, plan.task, cache)
             # Large data sets first, so that the processes end together.
-            for task in sorted(tasks, key=_size, reverse=True)
+            for task, plan in sorted(tasks, key=lambda pair: _size(pair[0]), reverse=True)
         ]
         for job in jobs:
             job.add_done_callback(lambda _: queue.put(None))
@@ -131,7 +149,7 @@ def test_cases(config: RunConfig, *, run_folder: Path) -> list[tuple[str, Prepar
     for task in data_tasks(config, run_folder=run_folder):
         if not task.is_test:
             continue
-        data_set = read_amos22(task.folder, modality=task.modality)
+        data_set = read_data_set(task.folder, modality=task.modality)
         for case in used_cases(task, data_set):
             found.append(
                 (
@@ -180,7 +198,7 @@ def _report(name: str) -> None:
 def _prepare_task(task: DataTask, preprocessing: PreprocessingConfig, label_map: str, cache: Path) -> None:
     if task.source.phantom is not None:
         generate(task)
-    data_set = read_amos22(task.folder, modality=task.modality)
+    data_set = read_data_set(task.folder, modality=task.modality)
     for case in used_cases(task, data_set):
         prepare(case, data_set=data_set, label_map=LABEL_MAPS[label_map], config=preprocessing, cache=cache)
         _report(task.name)

@@ -1,6 +1,8 @@
 """Test a job's final model on every test case: Dice and HD95 per organ, and the pictures that the report shows.
 
-The model is the last checkpoint, always; nothing here feeds back into training, so no choice looks at test data.
+Where normalisation layers are not everybody's, a case passes those of its modality, and beside the model stands one
+file per modality. The model is the last checkpoint, always; nothing here feeds back into training, so no choice looks
+at test data.
 """
 
 import json
@@ -18,19 +20,21 @@ from clients.device import device_description, torch_device
 from clients.evaluation import predict, score_case
 from clients.site import Site
 from clients.training import TrainingSource, samples_for
-from secfed.config import RunConfig, TrainingPlan
+from secfed.config import ModalityName, RunConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, LabelMap
 from secfed.data.preprocessing import PreparedCase
 from secfed.engines.job import Job
 from secfed.errors import RunFolderError
 from secfed.experiment.data import test_cases
 from secfed.experiment.final_model import final_state
+from secfed.experiment.final_networks import final_networks
 from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, TESTED
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
+from secfed.modality_sets import file_for
 from secfed.model import build_model, load_flat
 from secfed.network import finished_model
-from secfed.parameters import model_digest, save_vector
+from secfed.parameters import FloatVector, ParameterLayout, model_digest, save_vector
 from secfed.results import MEAN, ResultRow
 
 
@@ -58,13 +62,17 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
     labels = LABEL_MAPS[config.task]
     device = torch_device("auto")
     model = build_model(spec.plan.model, num_classes=labels.num_classes).to(device)
-    vector, model_layout = finished_model(state.result, layout, plan=spec.plan, num_classes=labels.num_classes)
-    load_flat(model, vector, model_layout)
+    networks = final_networks(job, spec, state.result, layout)
+    loaded: FloatVector | None = None
     tested = job.folder / TESTED
     tested.write_text("", encoding="utf-8")
     results: list[CaseResult] = []
     overlays: dict[str, dict[str, Any]] = {}
     for test_set, case in test_cases(config, run_folder=run.path):
+        network = networks.for_scan(case.modality.value, config.evaluation)
+        if network is not loaded:
+            load_flat(model, *finished_model(network, layout, plan=spec.plan, num_classes=labels.num_classes))
+            loaded = network
         prediction = predict(model, case, plan=spec.plan, device=device, batch_size=config.evaluation.batch_size)
         for score in score_case(case, prediction, label_map=labels):
             results.append(
@@ -78,16 +86,29 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
                 )
             )
         if case.modality.value not in overlays:
-            overlays[case.modality.value] = _overlay(
+            overlays[case.modality.value] = overlay_of(
                 case, prediction, model=job.model, test_set=test_set, labels=labels
             )
         with tested.open("a", encoding="utf-8") as file:
             file.write(f"{test_set}/{case.patient}\n")
     save_overlays(job.folder / OVERLAYS, list(overlays.values()))
-    digest = model_digest(vector, model_layout).hex()
-    save_vector(job.folder / MODEL, vector, model_layout, metadata={"model": job.model, "sha256": digest})
+    for modality, network in networks.of_modality.items():
+        _save_model(job, network, layout, spec, modality=modality)
+    digest = _save_model(job, networks.average, layout, spec)
     _save_samples(job, spec, digest=digest, device=device_description(device))
     return results
+
+
+def _save_model(
+    job: Job, network: FloatVector, layout: ParameterLayout, spec: JobSpec, *, modality: ModalityName | None = None
+) -> str:
+    """Write a network as users get it and return its hash; without a modality the one for any scan."""
+    classes = LABEL_MAPS[spec.plan.task].num_classes
+    vector, model_layout = finished_model(network, layout, plan=spec.plan, num_classes=classes)
+    digest = model_digest(vector, model_layout).hex()
+    metadata = {"model": job.model, "sha256": digest, **({"modality": modality} if modality else {})}
+    save_vector(job.folder / file_for(MODEL, modality), vector, model_layout, metadata=metadata)
+    return digest
 
 
 def rows(spec: JobSpec, results: Iterable[CaseResult], *, seed: int, labels: LabelMap) -> list[ResultRow]:
@@ -152,7 +173,7 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _overlay(
+def overlay_of(
     case: PreparedCase, prediction: npt.NDArray[np.uint8], *, model: str, test_set: str, labels: LabelMap
 ) -> dict[str, Any]:
     """The axial slice with most structures, and of those the one with most labelled voxels."""

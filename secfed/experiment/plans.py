@@ -5,11 +5,12 @@ holds every site's data, and draws as many samples from each site's data as that
 updates travel unprotected to a server in the same process, because there is nobody to hide them from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from secfed.config import PrivacyConfig, ReferenceName, RunConfig, SiteConfig, TrainingPlan
+from secfed.config import ModalityName, ReferenceName, RunConfig, SiteConfig, TrainingPlan
 from secfed.parameters import model_digest
+from secfed.privacy_config import PrivacyConfig
 from secfed.privacy_plan import priced
 
 CENTRALISED_CLIP_NORM = 1000.0
@@ -26,7 +27,7 @@ class JobSpec:
     participants: dict[str, tuple[SiteConfig, ...]]
 
     @property
-    def modalities(self) -> set[str]:
+    def modalities(self) -> set[ModalityName]:
         """What the model has seen in training."""
         return {site.modality for sites in self.participants.values() for site in sites}
 
@@ -37,7 +38,7 @@ def job_specs(config: RunConfig) -> list[JobSpec]:
     each: dict[str, tuple[SiteConfig, ...]] = {site.name: (site,) for site in config.sites}
     specs = [JobSpec(model="federated", training="federated", plan=plan, participants=each)] if config.federated else []
     for reference in config.references:
-        specs += _reference(reference, config, plan)
+        specs += [replace(spec, plan=_naming_start(spec.plan, config)) for spec in _reference(reference, config, plan)]
     return specs
 
 
@@ -95,6 +96,16 @@ def _reference(reference: ReferenceName, config: RunConfig, plan: TrainingPlan) 
                 )
                 for modality in modalities
             ]
+
+
+def _naming_start(plan: TrainingPlan, config: RunConfig) -> TrainingPlan:
+    """The plan with the hash of the model that it starts from, whose vector depends on what is shared."""
+    if config.start_from is None or plan.federation.normalisation == config.federation.normalisation:
+        return plan
+    from secfed.experiment.start import starting_vector
+
+    vector, layout = starting_vector(config.model_copy(update={"federation": plan.federation}))
+    return plan.model_copy(update={"initial_model": model_digest(vector, layout).hex()})
 
 
 def _in_plain(plan: TrainingPlan) -> TrainingPlan:

@@ -64,7 +64,9 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     (job.aggregator_folder / SIMULATED).touch()
     (job.aggregator_folder / PLAN).write_text(spec.plan.model_dump_json(indent=1), encoding="utf-8")
     (job.aggregator_folder / SITES).write_text(json.dumps(sorted(job.site_names)), encoding="utf-8")
-    vector, layout = starting_vector(config.model_copy(update={"training": spec.plan.training}))
+    # References may share less between sites than the federation does, and then their vector is a shorter one.
+    own = {"training": spec.plan.training, "federation": spec.plan.federation}
+    vector, layout = starting_vector(config.model_copy(update=own))
     save_vector(job.aggregator_folder / INITIAL, vector, layout, metadata={"seed": str(config.seed)})
     ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
     return job

@@ -2,7 +2,7 @@
 
     config.toml        the resolved configuration, every default written out
     run.json           results and provenance, written last: a folder that has it is complete
-    model.safetensors  the federated model
+    model.safetensors  the federated model; model-ct.safetensors and such, where normalisation layers are not shared
     report.html        the page
     data/  cache/      generated scans, preprocessed volumes
     jobs/MODEL/        one training job: aggregator/ (checkpoints, journal) and sites/NAME/ (keys, state, books)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 
+from secfed.augmentation_config import AugmentationConfig
 from secfed.config import (
-    AugmentationConfig,
     ModelConfig,
     PreprocessingConfig,
     RunConfig,
@@ -189,7 +189,7 @@ def _in_miniature(config: RunConfig, *, data: Path, sites: int) -> RunConfig:
             # A given model is of the real architecture.
             "start_from": None,
             "preprocessing": PreprocessingConfig(),
-            "model": ModelConfig(channels=(2, 2), residual_units=0),
+            "model": ModelConfig(channels=(2, 2), residual_units=0, normalisation=config.model.normalisation),
             "augmentation": AugmentationConfig(method="none"),
             "training": TrainingConfig(batch_size=1, patch_size=(8, 8), steps_per_round=1, optimizer_state="reset"),
             "federation": federation.model_copy(

@@ -75,17 +75,21 @@ def test_every_protection_gives_the_plain_model_bit_for_bit(jobs, name):
             "federation": {"server_optimizer": "fedavgm", "server_learning_rate": 0.7},
             "model": {"normalisation": "batch"},
         },
+        {
+            "federation": {"server_optimizer": "fedadam", "server_learning_rate": 0.01, "server_momentum": 0.9},
+            "model": {"normalisation": "batch"},
+        },
         {"training": {"steps_per_round": 1, "optimizer_state": "average"}, "model": {"normalisation": "group"}},
         {"training": {"steps_per_round": 1, "optimizer_state": "reset"}, "federation": {"weighting": "uniform"}},
     ],
-    ids=["momentum and batch statistics", "shared moments", "fresh optimiser"],
+    ids=["momentum and batch statistics", "adaptive step", "shared moments", "fresh optimiser"],
 )
 def test_the_sites_take_the_server_s_step_as_an_aggregator_would(scans, tmp_path, changes):
     found = {}
-    for mode in ("plain", "encrypted"):
+    for mode in ("plain", "masked", "encrypted"):
         made = {**SMALL, **changes, "federation": {**changes.get("federation", {}), "rounds": 3}}
         found[mode] = digest(run(tmp_path / mode, config(scans, protection={"mode": mode}, **made)))
-    assert found["encrypted"] == found["plain"]
+    assert found["encrypted"] == found["masked"] == found["plain"]
 
 
 @pytest.mark.parametrize("name", ["bfv", "ckks"])

@@ -20,11 +20,23 @@ class Silent:
     [
         (
             {"test": [{"name": "t", "phantom": {"protocol": "no-such", "test": 1}}]},
-            r"test set 't': protocol = 'no-such': known are .*t2",
+            r"test set 't': protocol = 'no-such': no such protocol; known of task 'abdomen': .*t2",
+        ),
+        (
+            {"task": "whole_heart", "test": [{"name": "t", "phantom": {"protocol": "mr-any", "test": 1}}]},
+            r"test set 't': protocol = 'mr-any' scans for task 'abdomen', not 'whole_heart'; use ct-angio-a.*bssfp-b",
+        ),
+        (
+            {"test": [{"name": "t", "phantom": {"protocol": "ct-any", "population": "west", "test": 1}}]},
+            r"test set 't': population = 'west': .*known: north, south",
+        ),
+        (
+            {"task": "whole_heart", "training": {"class_weights": [1.0] * 9}},
+            r"class_weights has 9 numbers, but 'whole_heart' has 8 classes",
         ),
         ({"training": {"class_weights": [1.0, 2.0]}}, r"class_weights has 2 numbers, but 'abdomen' has 9 classes"),
     ],
-    ids=["protocol", "class weights"],
+    ids=["protocol", "protocol of another task", "population", "class weights of another task", "class weights"],
 )
 def test_a_name_or_size_that_does_not_exist_is_refused_before_the_run_folder_is_made(tmp_path, change, message):
     config = parse_run_config(tree(tmp_path, **change))

@@ -22,7 +22,9 @@ from privacy.he.protocol import run_encrypted_aggregation
 from privacy.secagg.masks import apply_masks, remove_masks
 from privacy.secagg.protocol import run_secure_aggregation
 from privacy.secagg.threshold import default_threshold
-from secfed.config import FederationConfig, ProtectionConfig, TrainingPlan
+from secfed.config import ProtectionConfig, TrainingPlan
+from secfed.federation_config import FederationConfig
+from secfed.modality_sets import with_sets
 from secfed.parameters import ParameterLayout, TensorSpec, model_digest
 from secfed.protected_vector import (
     BUFFER_LIMIT,
@@ -36,6 +38,8 @@ from secfed.protected_vector import (
 from secfed.server_optimizer import ServerState, step
 
 METRIC_SLOTS = 1 + len(METRIC_LIMITS)
+SET = (TensorSpec("scale", (2,), "parameter"), TensorSpec("mean", (1,), "buffer"), TensorSpec("root", (2,), "moment"))
+SET_SLOTS = 2 * (1 + sum(spec.size for spec in SET))
 BFV_CHUNK, CKKS_CHUNK = 4092, 2044
 DENORMAL = 5e-324
 PLAIN, MASKED = ProtectionConfig(mode="plain"), ProtectionConfig(mode="masked")
@@ -47,11 +51,13 @@ def names(count):
     return [f"site-{index:03d}" for index in range(count)]
 
 
-def layout_of(length):
+def layout_of(length, *, sets=False):
     """Parameters, buffers and moments whose vector, with the slots of the metrics, has this many entries."""
     buffers, moments = 2, 3
-    sizes = {"parameter": length - METRIC_SLOTS - buffers - moments, "buffer": buffers, "moment": moments}
-    return ParameterLayout(tuple(TensorSpec(kind, (size,), kind) for kind, size in sizes.items()))
+    others = METRIC_SLOTS + buffers + moments + (SET_SLOTS if sets else 0)
+    sizes = {"parameter": length - others, "buffer": buffers, "moment": moments}
+    layout = ParameterLayout(tuple(TensorSpec(kind, (size,), kind) for kind, size in sizes.items()))
+    return with_sets(layout, SET) if sets else layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,20 +137,32 @@ def update_of(kind, *, layout, slots, plan, generator, heavy):
         )
     }
     cases = 1024.0 if heavy else float(generator.integers(0, 4))
+    own = {}
+    if layout.modalities:
+        limits = (plan.federation.clip_norm, BUFFER_LIMIT, plan.training.gradient_clip_norm)
+        drawn_set = [
+            drawn(kind, spec.size, limit=limit, quantum=limit / slots.max_integer, generator=generator)
+            for spec, limit in zip(SET, limits, strict=True)
+        ]
+        own = {str(generator.choice(layout.modalities)): np.concatenate(drawn_set)}
     return ModelUpdate(
         **parts,
+        sets=own,
         weight=1.0 if heavy else float(generator.integers(1, 1001)) / 1000,
         train_loss=1e9 if heavy else float(generator.uniform(0, 5)),
         validation={"validation_dice_ct": cases * float(generator.uniform()), "validation_cases_ct": cases},
     )
 
 
-def case_of(*, clients, length, kinds, optimizer="fedavgm", seed=0, heavy=True, absent=()):
-    """One round per kind of value; `heavy` sites have the largest weights and metrics too."""
+def case_of(*, clients, length, kinds, optimizer="fedavgm", seed=0, heavy=True, absent=(), sets=False):
+    """One round per kind of value; `heavy` sites have the largest weights and metrics too.
+
+    With `sets` every site fills that of a modality in each round, some of one and some of the other, or all of one.
+    """
     federation = FederationConfig(
-        server_optimizer=optimizer, server_momentum=0.9 if optimizer == "fedavgm" else 0.0, server_learning_rate=0.7
+        server_optimizer=optimizer, server_momentum=0.0 if optimizer == "fedavg" else 0.9, server_learning_rate=0.7
     )
-    layout, plan = layout_of(length), TrainingPlan(federation=federation)
+    layout, plan = layout_of(length, sets=sets), TrainingPlan(federation=federation)
     slots = vector_format(layout, plan, cohort_size=clients)
     generator = np.random.Generator(np.random.PCG64(seed))
     rounds = [
@@ -170,7 +188,8 @@ def cases(draw, *, clients, lengths):
         clients=count,
         length=draw(lengths),
         kinds=chosen,
-        optimizer=draw(st.sampled_from(["fedavg", "fedavgm"])),
+        optimizer=draw(st.sampled_from(["fedavg", "fedavgm", "fedadam"])),
+        sets=draw(st.booleans()),
         seed=draw(st.integers(0, 2**32)),
         heavy=draw(st.booleans()),
         absent=absent,
@@ -280,10 +299,13 @@ def check(case, **found):
         assert state.model.dtype == np.float32
         assert state.model.tobytes() == first.model.tobytes(), mode
         assert state.momentum.tobytes() == first.momentum.tobytes(), mode
+        assert (state.second_moment is None) == (first.second_moment is None), mode
+        if first.second_moment is not None:
+            assert state.second_moment.tobytes() == first.second_moment.tobytes(), mode
         assert model_digest(state.model, case.layout) == model_digest(first.model, case.layout)
 
 
-SHORT = st.integers(METRIC_SLOTS + 6, METRIC_SLOTS + 20)
+SHORT = st.integers(METRIC_SLOTS + SET_SLOTS + 6, METRIC_SLOTS + SET_SLOTS + 20)
 
 
 @settings(max_examples=12)

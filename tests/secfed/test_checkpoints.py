@@ -18,12 +18,13 @@ from secfed.server_optimizer import ServerState
 LAYOUT = ParameterLayout((TensorSpec("w", (3,), "parameter"), TensorSpec("b", (2,), "buffer")))
 
 
-def state(completed, *, averaged=False):
+def state(completed, *, averaged=False, adaptive=False):
     return ServerState(
         completed=completed,
         model=np.arange(5, dtype=np.float32) + completed,
         momentum=np.full(3, 0.5 * completed),
         average=np.arange(5, dtype=np.float32) / completed if averaged else None,
+        second_moment=np.full(3, 0.25 * completed) if adaptive else None,
     )
 
 
@@ -32,6 +33,7 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found.model, expected.model)
     np.testing.assert_array_equal(found.momentum, expected.momentum)
     assert (found.average is None) == (expected.average is None)
+    np.testing.assert_array_equal(found.second_moment, expected.second_moment)
     np.testing.assert_array_equal(found.result, expected.result)
 
 
@@ -55,6 +57,36 @@ def test_an_average_of_models_comes_back_or_is_missed(tmp_path):
     path.unlink()
     with pytest.raises(RunFolderError, match="cannot be read"):
         checkpoints.load(LAYOUT)
+
+
+def test_a_second_moment_comes_back_or_is_missed(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for completed in (1, 2):
+        checkpoints.save(state(completed, adaptive=True), LAYOUT)
+    assert_same(Checkpoints(tmp_path).load(LAYOUT), state(2, adaptive=True))
+    assert_same(Checkpoints(tmp_path).load(LAYOUT, completed=1), state(1, adaptive=True))
+    path = tmp_path / "round-000002.second_moment.npy"
+    damage_byte(path)
+    with pytest.raises(RunFolderError, match=r"second_moment\.npy is damaged"):
+        checkpoints.load(LAYOUT)
+    np.save(path, np.zeros(4))
+    with pytest.raises(RunFolderError, match=r"second_moment\.npy is damaged or of another model"):
+        checkpoints.load(LAYOUT)
+    path.unlink()
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        checkpoints.load(LAYOUT)
+
+
+def test_a_checkpoint_without_a_second_moment_has_no_file_for_one_and_loads_as_ever(tmp_path):
+    Checkpoints(tmp_path).save(state(1), LAYOUT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "latest.json",
+        "round-000001.json",
+        "round-000001.momentum.npy",
+        "round-000001.safetensors",
+    ]
+    assert json.loads((tmp_path / "latest.json").read_text()).keys() == {"completed", "model", "momentum"}
+    assert Checkpoints(tmp_path).load(LAYOUT).second_moment is None
 
 
 def test_only_the_newest_checkpoints_stay_on_disk(tmp_path):

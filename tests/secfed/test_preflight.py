@@ -21,8 +21,9 @@ from privacy.he.key_holder import GroupKey
 from privacy.he.parameters import HeParameters
 from privacy.streams import Keystream
 from secfed import cli
-from secfed.config import FederationConfig, TrainingPlan
+from secfed.config import TrainingPlan
 from secfed.errors import ConfigError, RoundAborted
+from secfed.federation_config import FederationConfig
 from secfed.model import initial_model, state_layout
 from secfed.parameters import ParameterLayout, TensorSpec, save_vector
 from secfed.preflight import rehearsal
@@ -73,7 +74,8 @@ def site_folder(folder, **policy):
 
 
 def layout_of(run_config):
-    return state_layout(initial_model(run_config.model, 9, 0), run_config.training.optimizer_state)
+    model = initial_model(run_config.model, 9, 0)
+    return state_layout(model, run_config.training.optimizer_state, run_config.federation.normalisation)
 
 
 # Range
@@ -162,16 +164,23 @@ def test_a_coarse_range_is_warned_of(preflight, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "protection",
-    [{"mode": "masked"}, {"mode": "plain"}, {"mode": "encrypted"}, {"mode": "encrypted", "scheme": "ckks"}],
-    ids=["masked", "plain", "bfv", "ckks"],
+    ("protection", "kind", "whose"),
+    [
+        ({"mode": "masked"}, "instance", "shared"),
+        ({"mode": "plain"}, "instance", "shared"),
+        ({"mode": "encrypted"}, "instance", "shared"),
+        ({"mode": "encrypted", "scheme": "ckks"}, "instance", "shared"),
+        ({"mode": "masked"}, "batch", "fednorm"),
+        ({"mode": "masked"}, "batch", "silobn"),
+    ],
+    ids=["masked", "plain", "bfv", "ckks", "sets of modalities", "statistics that stay"],
 )
-def test_bytes_and_exchanges_are_those_that_a_real_run_counts(scans, tmp_path, protection):
+def test_bytes_and_exchanges_are_those_that_a_real_run_counts(scans, tmp_path, protection, kind, whose):
     run_config = config(
         scans,
-        model={"channels": [8, 16, 16]},
+        model={"channels": [8, 16, 16], "normalisation": kind},
         training={"patch_size": [16, 16], "optimizer_state": "average"},
-        federation={"rounds": 4},
+        federation={"rounds": 4, "normalisation": whose},
         protection=protection,
     )
     found = rehearse(run_config, layout_of(run_config))

@@ -5,9 +5,10 @@ import math
 import pytest
 
 from privacy.accounting import spend
-from secfed.config import PrivacyConfig, TrainingPlan, parse_run_config
+from secfed.config import TrainingPlan, parse_run_config
 from secfed.errors import ConfigError
 from secfed.parameters import ParameterLayout, TensorSpec
+from secfed.privacy_config import PrivacyConfig
 from secfed.privacy_plan import noise_split, priced, round_cost, run_cost
 from secfed.protected_vector import sensitivity, vector_format
 

@@ -1,6 +1,7 @@
 """The one vector that leaves a site: slots come back, weights follow the rule, the sum is a weighted mean."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,19 @@ from hypothesis import strategies as st
 from privacy.errors import RangeError
 from privacy.fixed_point import decode_sum, encode
 from privacy.streams import Keystream
-from secfed.config import FederationConfig, TrainingPlan
+from secfed.config import TrainingPlan
+from secfed.federation_config import FederationConfig
+from secfed.modality_sets import with_sets
 from secfed.parameters import ParameterLayout, TensorSpec
-from secfed.protected_vector import METRIC_LIMITS, ModelUpdate, example_weight, pack, unpack_sum, vector_format
+from secfed.protected_vector import (
+    BUFFER_LIMIT,
+    METRIC_LIMITS,
+    ModelUpdate,
+    example_weight,
+    pack,
+    unpack_sum,
+    vector_format,
+)
 
 PLAN = TrainingPlan()
 KINDS = {"parameter": 4, "buffer": 3, "moment": 8}
@@ -116,3 +127,61 @@ def test_no_cohort_can_make_the_sum_wrap():
         analysis = vector_format(LAYOUTS[2], PLAN, cohort_size=size).analysis()
         assert analysis.headroom >= 0
         assert {row.name for row in analysis.rows} == {"delta", "buffers", "moments", "weight", *METRIC_LIMITS}
+
+
+SETS = with_sets(
+    LAYOUTS[2],
+    (TensorSpec("scale", (2,), "parameter"), TensorSpec("mean", (1,), "buffer"), TensorSpec("root", (2,), "moment")),
+)
+
+
+def of_modality(modality, *, weight, seed):
+    own = np.random.default_rng(100 + seed).normal(size=5)
+    return replace(update(SETS, weight=weight, seed=seed), sets={modality: own})
+
+
+def test_a_set_is_the_weighted_mean_over_the_sites_of_its_modality_alone():
+    slots = vector_format(SETS, PLAN, cohort_size=4)
+    sites = [("CT", 0.2), ("CT", 1.0), ("MR", 0.5), ("MR", 0.25)]
+    updates = [of_modality(modality, weight=weight, seed=i) for i, (modality, weight) in enumerate(sites)]
+    total = np.zeros(slots.length, np.uint32)
+    for one in updates:
+        total += encode(pack(one, slots=slots), vector_format=slots, rounding=Keystream(bytes(32)))
+    average = unpack_sum(decode_sum(total, vector_format=slots), slots=slots)
+    for modality, chosen in (("CT", updates[:2]), ("MR", updates[2:])):
+        expected = np.average([one.sets[modality] for one in chosen], axis=0, weights=[one.weight for one in chosen])
+        np.testing.assert_allclose(average.sets[modality][[0, 1, 3, 4]], expected[[0, 1, 3, 4]], atol=1e-6)
+        # The statistic's quantum is that of the much larger range of statistics.
+        assert average.sets[modality][2] == pytest.approx(expected[2], abs=1e-3)
+    everybody = np.average([one.delta for one in updates], axis=0, weights=[one.weight for one in updates])
+    np.testing.assert_allclose(average.delta, everybody, atol=1e-6)
+    assert average.total_weight == pytest.approx(1.95, abs=1e-6)
+
+
+def test_a_modality_without_a_survivor_has_no_mean_and_a_negative_weight_is_refused():
+    slots = vector_format(SETS, PLAN, cohort_size=2)
+    packed = pack(of_modality("MR", weight=0.5, seed=0), slots=slots)
+    assert set(unpack_sum(packed, slots=slots).sets) == {"MR"}
+    assert not packed[slots.slice_of("delta_ct")].any()
+    packed[slots.slice_of("weight_ct")] = -0.1
+    with pytest.raises(ValueError, match=r"weight of CT is -0\.1"):
+        unpack_sum(packed, slots=slots)
+
+
+def test_the_range_of_a_set_is_that_of_what_it_holds():
+    analysis = vector_format(SETS, PLAN, cohort_size=100).analysis()
+    rows = {row.name: (row.length, row.max_abs) for row in analysis.rows}
+    for modality in ("ct", "mr"):
+        assert rows[f"delta_{modality}"] == (2, PLAN.federation.clip_norm)
+        assert rows[f"buffers_{modality}"] == (1, BUFFER_LIMIT)
+        assert rows[f"moments_{modality}"] == (2, PLAN.training.gradient_clip_norm)
+        assert rows[f"weight_{modality}"] == (1, 1.0)
+    assert rows["delta"] == (4, PLAN.federation.clip_norm)
+    assert analysis.headroom >= 0
+
+
+def test_without_sets_the_vector_is_what_it_was():
+    assert [segment.name for segment in vector_format(LAYOUTS[2], PLAN, cohort_size=2).segments] == [
+        *("delta", "buffers", "moments", "weight"),
+        *METRIC_LIMITS,
+    ]
