@@ -83,9 +83,10 @@ def run_steps(
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
             logits = model(batch.to(memory_format=memory_format(plan, device)))
+        both = partner is not None and plan.augmentation.consistency.labelled == "both"
         loss = segmentation_loss(
-            logits[: len(first)],
-            labels,
+            logits if both else logits[: len(first)],
+            torch.cat((labels, labels)) if both else labels,
             dice_weight=training.dice_weight,
             cross_entropy_weight=training.cross_entropy_weight,
             class_weights=class_weights,

@@ -132,11 +132,13 @@ class ConsistencyConfig(Table):
     """Views of one image must be segmented alike: `weight` times the divergence of their class probabilities.
 
     The other view is augmented independently, or left "clean". "gin_ipa" makes its own pair, and its weight is its
-    paper's 10 where none is given; other methods have no such term then.
+    paper's 10 where none is given; other methods have no such term then. `labelled` says which views the labels teach:
+    the "first", as in the paper, or "both", so that a clean view keeps what is lost under augmentation.
     """
 
     weight: NonNegative | None = None
     other: Literal["augmented", "clean"] = "augmented"
+    labelled: Literal["first", "both"] = "first"
 
 
 class AffineConfig(Table):
@@ -218,6 +220,8 @@ class AugmentationConfig(Table):
                 differs.append(f"consistency {weight:g}")
         elif weight:
             differs.append(f"consistency {weight:g} with {self.consistency.other}")
+        if weight and self.consistency.labelled == "both":
+            differs.append("both labelled")
         name = "+".join(self.mix) if self.method == "mixed" else self.method
         told = ", ".join(part for part in differs if part)
         return f"{name} ({told})" if told else name

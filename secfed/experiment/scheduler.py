@@ -111,7 +111,7 @@ def _failure(order: JobOrder, code: int) -> JobFailed:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Processes started here have one thread each: they read this before they import torch or numpy; then it is undone."""
+    """Processes started here have one thread each, which they read before they import torch; undone afterwards."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
