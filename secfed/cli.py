@@ -128,20 +128,28 @@ def run_command(
 
 @app.command()
 def report(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or more finished run folders.")],
-    out: Annotated[Path | None, typer.Option("--out", help="HTML file; default: report.html in the first run.")] = None,
+    run_folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="One or more finished run folders, or one study folder.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; default: report.html in the first folder.")
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Build one self-contained HTML page from finished runs; it works offline.
+    """Build one self-contained HTML page from finished runs, or from a study; it works offline.
+
+    A folder with a study.json is a study: many runs that answer questions together. It has a page of its own, and
+    --json prints its tables too.
 
     Example: secfed report runs/demo --open
     """
-    from secfed.report import build_report
+    from secfed.report import build_report, study_tables
 
     page = build_report(run_folders, out=out if out is not None else run_folders[0] / "report.html")
     if as_json:
-        _print_json({"report": str(page)})
+        tables = study_tables(run_folders[0])
+        _print_json({"report": str(page)} | ({} if tables is None else {"study": tables}))
     else:
         Console().print(f"Report: {page}", soft_wrap=True)
     if open_page:
@@ -195,21 +203,25 @@ def data_phantom(
     mri: Annotated[int, typer.Option("--mri", min=0, help="Number of MRI volumes.")] = 40,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed writes the same volumes.")] = 0,
     population: Annotated[str, typer.Option("--population", help="Anatomy and scanners: north or south.")] = "north",
+    task: Annotated[str, typer.Option("--task", help="What is scanned: abdomen or whole_heart.")] = "abdomen",
     as_json: JsonOption = False,
 ) -> None:
-    """Generate labelled abdominal CT and MRI volumes as NIfTI files.
+    """Generate labelled CT and MRI volumes of abdomens or hearts as NIfTI files.
 
-    Anatomy is random; CT comes from Hounsfield units, MRI from signal equations. Eight organs are labelled.
+    Anatomy is random; CT comes from Hounsfield units, MRI from signal equations. In an abdomen eight organs are
+    labelled, in a heart the seven structures of MM-WHS, with its label values.
 
-    Example: secfed data phantom --out data/phantom --ct 40 --mri 40 --seed 0 --population north
+    Example: secfed data phantom --out data/hearts --task whole_heart --ct 40 --mri 40 --seed 0 --population north
     """
     from secfed.data.phantom.writer import write_mixed_phantom
     from secfed.display import counting_bar
 
     with counting_bar("Generating volumes", total=ct + mri, quiet=as_json) as advance:
-        write_mixed_phantom(out, ct=ct, mri=mri, seed=seed, population=population, on_case=lambda _: advance())
+        write_mixed_phantom(
+            out, ct=ct, mri=mri, seed=seed, population=population, task=task, on_case=lambda _: advance()
+        )
     if as_json:
-        _print_json({"folder": str(out), "ct": ct, "mri": mri, "seed": seed, "population": population})
+        _print_json({"folder": str(out), "task": task, "ct": ct, "mri": mri, "seed": seed, "population": population})
     else:
         Console().print(f"{ct} CT and {mri} MRI volumes in {out}", soft_wrap=True)
 

@@ -1,5 +1,5 @@
-"""One self-contained HTML page for a run folder, or for several side by side."""
+"""One self-contained HTML page for a run folder, for several side by side, or for a study."""
 
-from secfed.report.page import build_report
+from secfed.report.page import build_report, study_tables
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "study_tables"]

@@ -5,9 +5,7 @@ from secfed.report.naming import augmentation_of, has_guarantee, modality_name, 
 from secfed.report.run_folder import ReportedRun
 from secfed.report.trust import AGGREGATOR_SAW
 from secfed.results import NO_DP, RunRecord, gain, overall, ratio
-
-# Passes that differ by less than this share count as the same number.
-SAME_PASSES = 0.02
+from secfed.study.training import like_for_like
 
 
 def headline(run: ReportedRun) -> Markup:
@@ -23,8 +21,7 @@ def passes_sentence(record: RunRecord) -> tuple[str, bool]:
     federated, centralised = passes
     if federated is None or centralised is None:
         return "The number of passes over the data was not recorded for both, so the ratio may not be fair.", False
-    same = abs(federated - centralised) <= SAME_PASSES * max(federated, centralised)
-    if same:
+    if like_for_like(federated, centralised):
         return f"both made {number(federated, 2)} passes over the same training data", True
     counts = (
         f"federated made {number(federated, 2)} passes over the training data, centralised {number(centralised, 2)}"

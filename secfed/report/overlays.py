@@ -22,6 +22,11 @@ from secfed.results import RunRecord
 # and "light" schemes, 2021).
 _COLOURS = ("#ffb000", "#44bb99", "#ee6677", "#77aadd", "#bbcc33", "#ff9fd0", "#99ddff", "#ee8866")
 
+READING = (
+    "Anterior is up and R marks the patient's right. Contours follow the voxel borders of the grid on which the models "
+    "work; grey levels run from the 0.5th to the 99.5th percentile of the slice."
+)
+
 
 def overlays_section(overlays: Sequence[Overlay], problem: str | None, record: RunRecord) -> Markup:
     """All slices with one legend, or the sentence that says why there are none."""
@@ -30,16 +35,8 @@ def overlays_section(overlays: Sequence[Overlay], problem: str | None, record: R
     order = ordered(overlay.model for overlay in overlays)
     overlays = sorted(overlays, key=lambda overlay: order.index(overlay.model))
     organs = list(dict.fromkeys(organ for overlay in overlays for organ in overlay.organs))
-    return join(
-        _legend(organs),
-        tag("div", [_figure(overlay, organs, record) for overlay in overlays], class_="overlays"),
-        tag(
-            "p",
-            "Anterior is up and R marks the patient's right. Contours follow the voxel borders of the grid on which "
-            "the models work; grey levels run from the 0.5th to the 99.5th percentile of the slice.",
-            class_="note",
-        ),
-    )
+    figures = [overlay_figure(overlay, organs, name=model_name(overlay.model, record)) for overlay in overlays]
+    return join(overlay_legend(organs), tag("div", figures, class_="overlays"), tag("p", READING, class_="note"))
 
 
 def grey_png(image: NDArray[np.float32]) -> bytes:
@@ -64,14 +61,14 @@ def organ_colour(organ: str, organs: Sequence[str]) -> str:
     return _COLOURS[organs.index(organ) % len(_COLOURS)]
 
 
-def _figure(overlay: Overlay, organs: Sequence[str], record: RunRecord) -> Markup:
+def overlay_figure(overlay: Overlay, organs: Sequence[str], *, name: str) -> Markup:
+    """A slice with its contours, under `name`; `organs` are all that the page shows."""
     shown = [
         organ
         for label, organ in enumerate(overlay.organs, start=1)
         if (overlay.reference == label).any() or (overlay.prediction == label).any()
     ]
-    model = model_name(overlay.model, record)
-    title = f"{modality_name(overlay.modality)} · {model}"
+    title = f"{modality_name(overlay.modality)} · {name}"
     place = f"{overlay.site_or_set}, patient {overlay.patient}, slice {overlay.slice_index}"
     names = ", ".join(organ_name(organ) for organ in shown) or "no organ"
     alt = f"{modality_name(overlay.modality)} slice of {place}, with reference and predicted contours of: {names}"
@@ -124,7 +121,8 @@ def _paler(colour: str) -> str:
     return "#" + "".join(f"{round(0.45 * channel + 0.55 * 255):02x}" for channel in channels)
 
 
-def _legend(organs: Sequence[str]) -> Markup:
+def overlay_legend(organs: Sequence[str]) -> Markup:
+    """Colours of the organs, and which line is whose."""
     items = [
         tag("li", tag("span", class_="dot", style=f"background:{organ_colour(organ, organs)}"), organ_name(organ))
         for organ in organs

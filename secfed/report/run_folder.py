@@ -110,7 +110,7 @@ def read_run_folder(folder: Path) -> ReportedRun:
     """
     record = RunRecord.load(folder)
     text, config = _config(folder / CONFIG)
-    overlays, overlays_problem = _overlays(folder)
+    overlays, overlays_problem = read_overlays(folder, OVERLAYS, kind="run folder")
     view, view_problem = _view(folder)
     return ReportedRun(
         folder=folder,
@@ -135,17 +135,18 @@ def _config(path: Path) -> tuple[str | None, dict[str, Any]]:
         return text, {}
 
 
-def _overlays(folder: Path) -> tuple[tuple[Overlay, ...], str | None]:
-    path = folder / OVERLAYS
+def read_overlays(folder: Path, name: str, *, kind: str) -> tuple[tuple[Overlay, ...], str | None]:
+    """The slices of a folder's file of that name, and why there are none."""
+    path = folder / name
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             entries = json.loads(arrays["meta"].tobytes().decode())
             overlays = tuple(_overlay(arrays, index, entry) for index, entry in enumerate(entries))
     except FileNotFoundError:
-        return (), f"This run folder has no {OVERLAYS}."
+        return (), f"This {kind} has no {name}."
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        return (), f"{OVERLAYS} cannot be used: {type(error).__name__}: {error}"
-    return overlays, None if overlays else f"{OVERLAYS} holds no slice."
+        return (), f"{name} cannot be used: {type(error).__name__}: {error}"
+    return overlays, None if overlays else f"{name} holds no slice."
 
 
 def _overlay(arrays: Any, index: int, entry: dict[str, Any]) -> Overlay:

@@ -1,8 +1,8 @@
 """The machine-readable result of a study, `study.json`: every trained model, its scores per patient, what they answer.
 
-Whoever started the study writes it; the report, the statistics and whoever checks a claim read it. A cell is one trained
-model at one seed. Experiments list variants, and a variant its cells, one per seed; a cell may serve several. A cell
-that failed, or was never run, stays listed with its reason, so that no table closes over a hole.
+Whoever started the study writes it; the report, the statistics and whoever checks a claim read it. A cell is one
+trained model at one seed. Experiments list variants, and a variant its cells, one per seed; a cell may serve several.
+A cell that failed, or was never run, stays listed with its reason, so that no table closes over a hole.
 """
 
 import dataclasses
@@ -33,6 +33,15 @@ class ModalityScores:
     patients: tuple[str, ...]
     dice: dict[str, tuple[float | None, ...]]
     hd95_mm: dict[str, tuple[float | None, ...]]
+
+    def __post_init__(self) -> None:
+        if len(set(self.patients)) < len(self.patients):
+            raise ValueError(f"scores in {self.modality}: a patient stands twice")
+        for organ, values in (*self.dice.items(), *self.hd95_mm.items()):
+            if len(values) != len(self.patients):
+                raise ValueError(
+                    f"scores in {self.modality}: {organ!r} has {len(values)} values for {len(self.patients)} patients"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +160,15 @@ class StudyRecord:
             unknown = [key for variant in experiment.variants for key in variant.cells if key not in set(keys)]
             if unknown:
                 raise ValueError(f"experiments: {experiment.key!r} names the cell {unknown[0]!r}, which is not there")
+            names = [variant.name for variant in experiment.variants]
+            if len(set(names)) < len(names):
+                raise ValueError(f"experiments: {experiment.key!r} has two variants of one name, got {sorted(names)}")
+            for variant in experiment.variants:
+                seeds = [self.cell(key).seed for key in variant.cells]
+                if len(set(seeds)) < len(seeds):
+                    raise ValueError(
+                        f"experiments: {variant.name!r} of {experiment.key!r} must have one cell per seed, got {seeds}"
+                    )
 
     def cell(self, key: str) -> CellRecord:
         """The cell of that key."""

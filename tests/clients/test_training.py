@@ -129,6 +129,34 @@ def test_every_setting_reaches_the_training(make_plan, source, tmp_path, change)
     assert not np.array_equal(plain.weights, changed.weights)
 
 
+def agreeing(labelled, *, weight):
+    """Plans whose other view is clean, and whose first view is left as it is: two equal views."""
+    consistency = {"weight": weight, "other": "clean", "labelled": labelled}
+    return {"method": "piecewise", "piecewise": {"probability": 0.0}, "consistency": consistency}
+
+
+def test_labels_teach_the_first_view_or_both(make_plan, source, tmp_path):
+    image = {"loss_over": "image"}
+    losses = {
+        name: train(make_plan(augmentation=augmentation, training=image), (source,), tmp_path / name).mean_loss
+        for name, augmentation in {
+            "alone": agreeing("first", weight=0.0),
+            "first": agreeing("first", weight=1.0),
+            "both": agreeing("both", weight=1.0),
+        }.items()
+    }
+    # Over single images a batch of two equal halves has the loss of one, and equal views agree.
+    assert losses["first"] == pytest.approx(losses["alone"], rel=1e-5)
+    assert losses["both"] == pytest.approx(losses["alone"], rel=1e-5)
+    changed = {**agreeing("both", weight=1.0), "piecewise": {"probability": 1.0}}
+    first = {**changed, "consistency": {**changed["consistency"], "labelled": "first"}}
+    both, one = (
+        train(make_plan(augmentation=given, training=image), (source,), tmp_path / name).weights
+        for name, given in (("changed", changed), ("changed-first", first))
+    )
+    assert not np.array_equal(both, one)
+
+
 def test_a_killed_and_resumed_run_gives_the_weights_of_a_straight_one(make_plan, source, tmp_path):
     plan = make_plan()
 

@@ -376,7 +376,14 @@ def test_a_report_of_what_is_no_run_is_refused(secfed, tmp_path, missing):
 def test_phantom_volumes_are_written_and_counted(secfed, tmp_path):
     code, out, _ = secfed("data", "phantom", "--out", tmp_path / "p", "--ct", "1", "--mri", "1", "--json")
     assert code == 0
-    assert json.loads(out) == {"folder": str(tmp_path / "p"), "ct": 1, "mri": 1, "seed": 0, "population": "north"}
+    assert json.loads(out) == {
+        "folder": str(tmp_path / "p"),
+        "task": "abdomen",
+        "ct": 1,
+        "mri": 1,
+        "seed": 0,
+        "population": "north",
+    }
     assert len(list((tmp_path / "p").rglob("amos_*.nii.gz"))) == 4
 
 
@@ -385,3 +392,19 @@ def test_an_unknown_population_is_named(secfed, tmp_path):
     assert code == 2
     assert "atlantis" in err
     assert "north" in err
+
+
+def test_phantom_hearts_are_written_with_the_values_of_mm_whs(secfed, tmp_path):
+    code, out, _ = secfed(
+        "data", "phantom", "--out", tmp_path / "p", "--task", "whole_heart", "--ct", "0", "--mri", "1", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["task"] == "whole_heart"
+    assert json.loads((tmp_path / "p" / "dataset.json").read_text())["labels"]["820"] == "ascending aorta"
+
+
+def test_an_unknown_task_is_named(secfed, tmp_path):
+    code, _, err = secfed("data", "phantom", "--out", tmp_path / "p", "--task", "brain")
+    assert code == 2
+    assert "brain" in err
+    assert "whole_heart" in err

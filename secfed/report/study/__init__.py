@@ -1,0 +1,1 @@
+"""The page of a study: many trained models that answer questions together."""
