@@ -53,4 +53,19 @@ ABDOMEN = LabelMap(
     ),
 )
 
-LABEL_MAPS = {ABDOMEN.task: ABDOMEN}
+# The seven structures of MM-WHS: blood cavities, the muscle of the left ventricle, the ascending aorta from its valve
+# to the level where the atria end, and the pulmonary artery from its valve to the fork.
+WHOLE_HEART = LabelMap(
+    task="whole_heart",
+    organs=(
+        "left_ventricle",
+        "right_ventricle",
+        "left_atrium",
+        "right_atrium",
+        "myocardium",
+        "aorta",
+        "pulmonary_artery",
+    ),
+)
+
+LABEL_MAPS = {label_map.task: label_map for label_map in (ABDOMEN, WHOLE_HEART)}

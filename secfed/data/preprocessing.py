@@ -198,13 +198,13 @@ def _classes(path: Path, volume: NiftiVolume, data_set: DataSet, label_map: Labe
     known = {0, *data_set.label_ids}
     lowest, highest = float(label.voxels.min()), float(label.voxels.max())
     if lowest < 0 or highest > max(known):
-        raise _unknown_label(path, lowest if lowest < 0 else highest)
+        raise _unknown_label(path, lowest if lowest < 0 else highest, data_set)
     values = label.voxels.astype(np.int32)
     if (values != label.voxels).any():
         raise DataError(f"{path}: holds label values that are not whole numbers")
     unknown = set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - known
     if unknown:
-        raise _unknown_label(path, min(unknown))
+        raise _unknown_label(path, min(unknown), data_set)
     table = np.zeros(max(known) + 1, np.uint8)
     for value, organ in data_set.label_ids.items():
         if organ in label_map.organs:
@@ -212,8 +212,8 @@ def _classes(path: Path, volume: NiftiVolume, data_set: DataSet, label_map: Labe
     return table[values]
 
 
-def _unknown_label(path: Path, value: float) -> DataError:
-    return DataError(f"{path}: holds the label value {value:g}, which is not among those of dataset.json")
+def _unknown_label(path: Path, value: float, data_set: DataSet) -> DataError:
+    return DataError(f"{path}: holds the label value {value:g}, which is not among those of data set '{data_set.name}'")
 
 
 def _resample(voxels: NDArray[Voxel], spacing_mm: Spacing, new_spacing_mm: Spacing, *, order: int) -> NDArray[Voxel]:

@@ -1,24 +1,29 @@
 """Readers of data sets on disk: from a folder to cases. A site runs them on its own folders.
 
-Only AMOS22 is read so far (Ji et al., NeurIPS 2022, https://amos22.grand-challenge.org); `CaseReader` is the seam for
-other layouts. A reader opens dataset.json alone: volumes are opened and checked by `secfed.data.preprocessing`.
+Two layouts are read: AMOS22 (Ji et al., NeurIPS 2022, https://amos22.grand-challenge.org), which describes itself in
+dataset.json, and MM-WHS (Zhuang et al., Med Image Anal 2019;58:101537), whose file names say everything;
+`read_data_set` tells them apart. Readers open no volume: `secfed.data.preprocessing` does, and checks it.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from secfed.data.cases import Case, Modality
-from secfed.data.labels import organ_named
+from secfed.data.labels import MM_WHS_LABELS, MM_WHS_STRAY_LABELS, organ_named
 from secfed.errors import DataError
 
 # AMOS22: ids up to 500 are CT, above are MRI.
 _LAST_CT_ID = 500
 _AMOS_NAME = re.compile(r"amos_(\d+)(_\d{4})?")
+
+# MM-WHS: ct_train_1001_image.nii.gz with ct_train_1001_label.nii.gz; labels of the test cases are not public.
+_MM_WHS_FILE = re.compile(r"((?:ct|mr)_(train|test)_\d+)_(image|label)\.nii(?:\.gz)?")
+_MM_WHS_NAME = re.compile(r"(ct|mr)_(?:train|test)_\d+(?:_image)?")
 
 # Label volumes hold at most 16 bits per voxel.
 _LARGEST_LABEL_DIGITS, _LARGEST_LABEL = 5, 65535
@@ -50,12 +55,76 @@ class CaseReader(Protocol):
         """Read the folder; `modality` overrides what the layout says."""
 
 
+def read_data_set(folder: Path, *, modality: Modality | None = None) -> DataSet:
+    """Read a folder in the layout that it has: with a dataset.json that of AMOS22, else that of MM-WHS.
+
+    Raises:
+        DataError: the folder has neither layout, or what it holds is not in order.
+    """
+    if (folder / "dataset.json").exists():
+        return read_amos22(folder, modality=modality)
+    if any(_mm_whs_files(folder)):
+        return read_mm_whs(folder, modality=modality)
+    raise DataError(
+        f"{folder}: neither {folder / 'dataset.json'} (AMOS22 layout) nor files named as in MM-WHS "
+        "(ct_train_1001_image.nii.gz, here or one folder down): no such file"
+    )
+
+
+def read_mm_whs(folder: Path, *, modality: Modality | None = None) -> DataSet:
+    """Read a folder of MM-WHS as it is downloaded, or with all files in one folder.
+
+    Args:
+        folder: holds ct_train/ct_train_1001_image.nii.gz and the like, or the files themselves.
+        modality: of all cases, instead of what their names say.
+
+    Raises:
+        DataError: there is no such file, a label has no image, or a case occurs twice.
+    """
+    images: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
+    for path, match in _mm_whs_files(folder):
+        found = images if match[3] == "image" else labels
+        if match[1] in found:
+            raise DataError(f"{path}: {match[1]} stands in {found[match[1]]} too; a test on it would say nothing")
+        found[match[1]] = path
+    if not images:
+        raise DataError(f"{folder}: holds no file named as in MM-WHS, such as ct_train_1001_image.nii.gz")
+    orphans = sorted(set(labels) - set(images))
+    if orphans:
+        raise DataError(f"{labels[orphans[0]]}: there is no image for this label")
+
+    def cases(split: str) -> tuple[Case, ...]:
+        return tuple(
+            Case(patient=patient, image=image, label=labels.get(patient), modality=modality or _modality(image))
+            for patient, image in sorted(images.items())
+            if f"_{split}_" in patient
+        )
+
+    known = MM_WHS_LABELS | MM_WHS_STRAY_LABELS
+    return DataSet(
+        name="MM-WHS",
+        training=cases("train"),
+        validation=(),
+        test=cases("test"),
+        label_ids={value: organ_named(spelling) for value, spelling in known.items()},
+    )
+
+
+def _mm_whs_files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Volumes of MM-WHS in the folder and one folder down, where downloads put them."""
+    for path in sorted((*folder.glob("*"), *folder.glob("*/*"))):
+        match = _MM_WHS_FILE.fullmatch(path.name)
+        if match is not None and path.is_file():
+            yield path, match
+
+
 def read_amos22(folder: Path, *, modality: Modality | None = None) -> DataSet:
     """Read a folder in AMOS22 layout.
 
     Args:
         folder: holds dataset.json and the files that it names.
-        modality: of all cases, instead of the id rule (up to amos_0500 CT, above MRI).
+        modality: of all cases, instead of what their names say (up to amos_0500 CT, above MRI).
 
     Raises:
         DataError: dataset.json is missing, unreadable or incomplete, names a file that does not exist or that lies
@@ -141,18 +210,21 @@ def _file(folder: Path, path: Path, relative: str) -> Path:
 
 
 def modality_by_name(image: Path) -> Modality | None:
-    """What an AMOS22 id says: up to amos_0500 CT, above MRI; None for a name without such an id."""
-    match = _AMOS_NAME.fullmatch(image.name.removesuffix(".gz").removesuffix(".nii"))
-    if match is None:
-        return None
-    return Modality.CT if int(match[1]) <= _LAST_CT_ID else Modality.MR
+    """What a name says: AMOS22 ids up to 500 are CT, above MRI; MM-WHS says it; None for any other name."""
+    name = image.name.removesuffix(".gz").removesuffix(".nii")
+    amos, mm_whs = _AMOS_NAME.fullmatch(name), _MM_WHS_NAME.fullmatch(name)
+    if amos is not None:
+        return Modality.CT if int(amos[1]) <= _LAST_CT_ID else Modality.MR
+    if mm_whs is not None:
+        return Modality.CT if mm_whs[1] == "ct" else Modality.MR
+    return None
 
 
 def _modality(image: Path) -> Modality:
     modality = modality_by_name(image)
     if modality is None:
         raise DataError(
-            f"{image}: the name holds no AMOS22 id (amos_0001 to amos_0500 CT, above MRI), so the modality cannot be "
-            "told; say it: modality = 'CT' or 'MR'"
+            f"{image}: the name holds no AMOS22 id (amos_0001 to amos_0500 CT, above MRI) and is not that of an MM-WHS "
+            "case, so the modality cannot be told; say it: modality = 'CT' or 'MR'"
         )
     return modality

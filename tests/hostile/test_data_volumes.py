@@ -165,7 +165,7 @@ def test_a_good_label_is_accepted(tmp_path: Path):
         (volume_bytes(np.zeros((6, 7, 9), np.uint8)), r"the label has \(9, 7, 6\) voxels.*image has \(8, 7, 6\)"),
         (volume_bytes(label_values(), np.diag([5.0, 5, 6, 1])), "mm away from its image"),
         (volume_bytes(label_values(), np.diag([-5.0, 5, 5, 1])), "mm away from its image"),
-        (volume_bytes(label_values(17)), "holds the label value 17, which is not among those of dataset.json"),
+        (volume_bytes(label_values(17)), "holds the label value 17, which is not among those of data set"),
         (volume_bytes(label_values(-3, np.int16)), "holds the label value -3"),
         (volume_bytes(label_values(0.5, np.float32)), "not whole numbers"),
         (volume_bytes(label_values(1e30, np.float32)), r"holds the label value 1e\+30"),

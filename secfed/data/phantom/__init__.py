@@ -1,1 +1,1 @@
-"""A physics-based synthetic abdomen: random anatomy, scanned by a simulated CT or MRI scanner, written as NIfTI."""
+"""Physics-based synthetic patients: random anatomy, scanned by a simulated CT or MRI scanner, written as NIfTI."""

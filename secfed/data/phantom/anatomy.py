@@ -41,8 +41,8 @@ _HEAD_START_MM = {
 class Subject:
     """One synthetic patient on a (z, y, x) grid: inferior to superior, anterior to posterior, right to left.
 
-    `tissue` holds codes of `Tissue`, `label` class indices of ABDOMEN, `depth_mm` the distance
-    below the skin (0 outside).
+    `tissue` holds codes of `Tissue` (of `HeartTissue` too in a chest), `label` class indices of the task,
+    `depth_mm` the distance below the skin (0 outside).
     """
 
     grid: Grid

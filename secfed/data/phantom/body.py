@@ -112,7 +112,7 @@ def build_body(canvas: Canvas, placement: Placement) -> Body:
     )
     _paint_back_muscles(canvas, habitus, body)
     rhythm_mm, offset_mm = placement.uniform(34, 40), placement.uniform(0, 40)
-    _paint_spine(canvas, habitus, body, rhythm_mm=rhythm_mm, offset_mm=offset_mm)
+    paint_spine(canvas, habitus, body, rhythm_mm=rhythm_mm, offset_mm=offset_mm)
     in_chest_wall = (body.depth_mm > fat + 1) & (body.cavity_mm < 0)
     _paint_ribs(canvas, placement, body, in_chest_wall=in_chest_wall, offset_mm=offset_mm)
     return body
@@ -127,7 +127,8 @@ def _paint_back_muscles(canvas: Canvas, habitus: Habitus, body: Body) -> None:
         body.tissue[erector & (body.depth_mm > 6)] = Tissue.MUSCLE
 
 
-def _paint_spine(canvas: Canvas, habitus: Habitus, body: Body, *, rhythm_mm: float, offset_mm: float) -> None:
+def paint_spine(canvas: Canvas, habitus: Habitus, body: Body, *, rhythm_mm: float, offset_mm: float) -> None:
+    """Vertebrae and discs, one pair every `rhythm_mm`, with the spinal canal behind them."""
     back = canvas.y - np.float32(habitus.spine_mm)
     sideways = np.abs(canvas.x)
     under_skin = body.depth_mm > _SKIN_MM

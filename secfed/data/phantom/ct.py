@@ -26,7 +26,11 @@ def scan_ct(
     noise_hu = generator.uniform(*protocol.noise_hu) * population.ct_noise_scale
 
     table = _numbers(generator, phase, population)
-    volume = table[_with_couch(subject.tissue)]
+    return expose(table[with_couch(subject.tissue)], subject, generator, noise_hu=noise_hu)
+
+
+def expose(volume: Volume, subject: Subject, generator: np.random.Generator, *, noise_hu: float) -> Volume:
+    """What a scanner makes of true CT numbers: texture, point spread and noise; `volume` is used up."""
     grain = 5.0 * smooth_field(generator, subject.grid, scale_mm=14.0)
     grain += 4.0 * smooth_field(generator, subject.grid, scale_mm=40.0)
     volume += np.where(volume > -300, grain, np.float32(0))
@@ -61,7 +65,7 @@ def _numbers(generator: np.random.Generator, phase: Phase, population: Populatio
     return numbers
 
 
-def _with_couch(tissue: Codes) -> Codes:
+def with_couch(tissue: Codes) -> Codes:
     """The same codes with a curved couch just below the body."""
     _, depth, width = tissue.shape
     body_rows = np.flatnonzero((tissue[tissue.shape[0] // 2] != Tissue.AIR).any(axis=1))

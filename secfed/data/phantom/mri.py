@@ -6,6 +6,7 @@ breathing, the receive bias of the coils and Rician noise (Gudbjartsson and Patz
 Not simulated: k-space trajectories, susceptibility, B0 maps, parallel imaging.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from secfed.data.phantom.anatomy import Subject
 from secfed.data.phantom.geometry import Volume, smooth_field
 from secfed.data.phantom.population import PopulationConfig
 from secfed.data.phantom.protocol import MrProtocol, Sequence
-from secfed.data.phantom.tissues import PROPERTIES, Tissue
+from secfed.data.phantom.tissues import PROPERTIES, Tissue, TissueProperties
 
 Table = NDArray[np.float64]
 
@@ -99,30 +100,42 @@ def scan_mr(
     flow = generator.uniform(0.2, 1.6) if sequence.is_gradient_echo else generator.uniform(0.05, 0.6)
     image[(subject.tissue == Tissue.ARTERY) | (subject.tissue == Tissue.VEIN)] *= np.float32(flow)
 
-    image = _sample(image, generator, subject)
+    image = sample(image, generator, subject)
     amplitude = generator.uniform(*protocol.bias_amplitude) * population.mr_bias_scale
     amplitude *= 1.3 if field_tesla > 2 else 1.0
-    image = np.abs(image) * _receive_bias(generator, subject, amplitude=amplitude)
+    image = np.abs(image) * receive_bias(generator, subject, amplitude=amplitude)
     snr = generator.uniform(*protocol.muscle_snr) * population.mr_snr_scale
     deviation = float(np.median(image[subject.tissue == Tissue.MUSCLE])) / snr
-    return _rician(image, generator, deviation=0.7 * deviation)
+    return rician(image, generator, deviation=0.7 * deviation)
 
 
 def draw_tissues(
     generator: np.random.Generator, sequence: Sequence, *, field_tesla: float, population: PopulationConfig
 ) -> Tissues:
     """The table's values at this field strength, with variation between subjects and any contrast agent."""
-    strong = field_tesla > 2
-    rows = [properties.at_3_tesla if strong else properties.at_1_5_tesla for properties in PROPERTIES.values()]
-    t1 = np.array([row.t1_ms for row in rows]) * np.exp(generator.normal(0, 0.07, len(rows)))
-    t2 = np.array([row.t2_ms for row in rows]) * np.exp(generator.normal(0, 0.10, len(rows)))
-    fat = np.array([properties.fat_fraction.value for properties in PROPERTIES.values()])
-    fat[Tissue.LIVER] += abs(generator.normal(0, population.steatosis_fat_fraction))
+    tissues = vary_tissues(generator, PROPERTIES, field_tesla=field_tesla, population=population)
     if sequence is Sequence.T1_ENHANCED:
         relaxivity = _RELAXIVITY_PER_MS * np.exp(generator.normal(0, 0.25))
         for tissue, concentration in _GADOLINIUM_MMOL_PER_L.items():
-            t1[tissue] = 1 / (1 / t1[tissue] + relaxivity * concentration)
-    density = np.array([properties.proton_density.value for properties in PROPERTIES.values()])
+            tissues.t1_ms[tissue] = 1 / (1 / tissues.t1_ms[tissue] + relaxivity * concentration)
+    return tissues
+
+
+def vary_tissues(
+    generator: np.random.Generator,
+    table: Mapping[Tissue, TissueProperties] | Mapping[int, TissueProperties],
+    *,
+    field_tesla: float,
+    population: PopulationConfig,
+) -> Tissues:
+    """A table's values at this field strength in one subject, without contrast agent."""
+    strong = field_tesla > 2
+    rows = [properties.at_3_tesla if strong else properties.at_1_5_tesla for properties in table.values()]
+    t1 = np.array([row.t1_ms for row in rows]) * np.exp(generator.normal(0, 0.07, len(rows)))
+    t2 = np.array([row.t2_ms for row in rows]) * np.exp(generator.normal(0, 0.10, len(rows)))
+    fat = np.array([properties.fat_fraction.value for properties in table.values()])
+    fat[Tissue.LIVER] += abs(generator.normal(0, population.steatosis_fat_fraction))
+    density = np.array([properties.proton_density.value for properties in table.values()])
     return Tissues(t1_ms=t1, t2_ms=t2, density=density, fat_fraction=fat)
 
 
@@ -168,10 +181,12 @@ def tissue_signal(
     return np.asarray(water_signal + sign * fat_left * tissues.density * tissues.fat_fraction * fatty)
 
 
-def _sample(image: Volume, generator: np.random.Generator, subject: Subject) -> Volume:
+def sample(
+    image: Volume, generator: np.random.Generator, subject: Subject, *, slice_mm: tuple[float, float] = (4.0, 8.0)
+) -> Volume:
     """Thick slices, in-plane blur, a band-limited phase-encoding direction (y) and its respiratory ghost."""
     spacing = subject.grid.spacing_mm
-    image = ndimage.gaussian_filter1d(image, 0.42 * generator.uniform(4, 8) / spacing[0], axis=0, truncate=2.5)
+    image = ndimage.gaussian_filter1d(image, 0.42 * generator.uniform(*slice_mm) / spacing[0], axis=0, truncate=2.5)
     image = ndimage.gaussian_filter1d(image, 4 * generator.uniform(0.25, 0.5) / spacing[2], axis=2, truncate=2.5)
     spectrum = np.fft.rfft(image, axis=1)
     lines = spectrum.shape[1]
@@ -182,12 +197,13 @@ def _sample(image: Volume, generator: np.random.Generator, subject: Subject) -> 
     return image + ghost * np.roll(image, int(generator.integers(8, 30)), axis=1)
 
 
-def _receive_bias(generator: np.random.Generator, subject: Subject, *, amplitude: float) -> Volume:
+def receive_bias(generator: np.random.Generator, subject: Subject, *, amplitude: float) -> Volume:
     """Smooth gain of the receive coils, which also see the surface better than the middle."""
     falloff = generator.uniform(0, 0.5) * subject.depth_mm / (float(subject.depth_mm.max()) + 1)
     return np.asarray(np.exp(amplitude * smooth_field(generator, subject.grid, scale_mm=190.0) - falloff))
 
 
-def _rician(image: Volume, generator: np.random.Generator, *, deviation: float) -> Volume:
+def rician(image: Volume, generator: np.random.Generator, *, deviation: float) -> Volume:
+    """Magnitude of the image with complex noise of this deviation in either part."""
     real, imaginary = generator.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(deviation)
     return np.asarray(np.hypot(image + real, imaginary), dtype=np.float32)

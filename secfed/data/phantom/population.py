@@ -66,6 +66,31 @@ SOUTH = PopulationConfig(
     mr_bias_scale=1.3,
 )
 
+
+@dataclass(frozen=True, kw_only=True)
+class HeartPopulation:
+    """The hearts of the population of the same name; its habitus and scanners stand in PopulationConfig.
+
+    `wall_mm` is the mean thickness of the left ventricle's wall when it is full, `emptied` the range of the share of
+    its blood that has left it at the moment of the scan. Scales multiply usual sizes.
+    """
+
+    name: str
+    heart_scale: float = 1.0
+    ventricle_scale: float = 1.0
+    atrium_scale: float = 1.0
+    wall_mm: float = 8.2
+    emptied: Range = (0.0, 0.25)
+
+
+HEARTS = {
+    NORTH.name: HeartPopulation(name=NORTH.name),
+    # Smaller people with thicker walls and wider atria, as after years of high blood pressure.
+    SOUTH.name: HeartPopulation(
+        name=SOUTH.name, heart_scale=0.95, ventricle_scale=1.06, atrium_scale=1.12, wall_mm=10.4
+    ),
+}
+
 POPULATIONS = {population.name: population for population in (NORTH, SOUTH)}
 
 

@@ -1,5 +1,7 @@
 """How a site scans: contrast phases and noise of a CT, field strength and sequences of an MRI scanner.
 
+A protocol belongs to one task: it scans the abdomen or the heart.
+
 A site with one fixed protocol is what makes cross-modality training hard: with every contrast mixed at every site, MRI
 alone already generalises to CT. The weights of a mixture need not sum to one.
 """
@@ -7,7 +9,7 @@ alone already generalises to CT. The weights of a mixture need not sum to one.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from secfed.data.cases import Modality
+from secfed.data.cases import ABDOMEN, WHOLE_HEART, Modality
 from secfed.errors import ConfigError
 
 
@@ -54,6 +56,11 @@ class CtProtocol:
         """Always CT."""
         return Modality.CT
 
+    @property
+    def task(self) -> str:
+        """What is scanned: the abdomen."""
+        return ABDOMEN.task
+
 
 @dataclass(frozen=True, kw_only=True)
 class MrProtocol:
@@ -70,8 +77,65 @@ class MrProtocol:
         """Always MR."""
         return Modality.MR
 
+    @property
+    def task(self) -> str:
+        """What is scanned: the abdomen."""
+        return ABDOMEN.task
 
-Protocol = CtProtocol | MrProtocol
+
+@dataclass(frozen=True, kw_only=True)
+class CtAngiographyProtocol:
+    """An angiography of the heart: `dose` multiplies the usual opacification of the left heart at 120 kV.
+
+    `right_share` is the opacification of the right heart over that of the left one: low when the bolus has passed and
+    saline follows, high when contrast agent still flows. `kilovolts` are the settings that occur.
+    """
+
+    name: str
+    kilovolts: tuple[int, ...]
+    dose: tuple[float, float]
+    right_share: tuple[float, float]
+    noise_hu: tuple[float, float]
+
+    @property
+    def modality(self) -> Modality:
+        """Always CT."""
+        return Modality.CT
+
+    @property
+    def task(self) -> str:
+        """What is scanned: the heart."""
+        return WHOLE_HEART.task
+
+
+@dataclass(frozen=True, kw_only=True)
+class BssfpProtocol:
+    """Balanced steady-state free precession of the heart; `field_tesla` is None where the scanners decide.
+
+    `off_resonance_hz` is the range of the amplitude of the field's error, from which dark bands come; `surface_gain`
+    that of how much more the coils on the chest see of what lies under the skin.
+    """
+
+    name: str
+    field_tesla: float | None
+    flip_deg: tuple[float, float]
+    off_resonance_hz: tuple[float, float]
+    surface_gain: tuple[float, float]
+    bias_amplitude: tuple[float, float]
+    muscle_snr: tuple[float, float] = (6.0, 14.0)
+
+    @property
+    def modality(self) -> Modality:
+        """Always MR."""
+        return Modality.MR
+
+    @property
+    def task(self) -> str:
+        """What is scanned: the heart."""
+        return WHOLE_HEART.task
+
+
+Protocol = CtProtocol | MrProtocol | CtAngiographyProtocol | BssfpProtocol
 
 _ALL = (
     CtProtocol(name="ct-portal", phases=((Phase.PORTAL, 1.0),), noise_hu=(7.0, 13.0)),
@@ -106,23 +170,80 @@ _ALL = (
             (Sequence.T2_FAT_SUPPRESSED, 0.18),
         ),
     ),
+    # A late scan: saline has washed the right heart.
+    CtAngiographyProtocol(
+        name="ct-angio-a", kilovolts=(120,), dose=(0.8, 1.15), right_share=(0.0, 0.35), noise_hu=(10.0, 17.0)
+    ),
+    # An earlier scan at low voltage: both sides are bright, and so is the noise.
+    CtAngiographyProtocol(
+        name="ct-angio-b", kilovolts=(80, 100), dose=(0.45, 0.85), right_share=(0.7, 1.5), noise_hu=(17.0, 30.0)
+    ),
+    CtAngiographyProtocol(
+        name="ct-angio-any", kilovolts=(80, 100, 120), dose=(0.45, 1.15), right_share=(0.0, 1.5), noise_hu=(10.0, 28.0)
+    ),
+    BssfpProtocol(
+        name="mr-bssfp-a",
+        field_tesla=1.5,
+        flip_deg=(50.0, 70.0),
+        off_resonance_hz=(15.0, 40.0),
+        surface_gain=(0.4, 1.1),
+        bias_amplitude=(0.08, 0.22),
+    ),
+    # More power is deposited at 3 T, so the flip angle is smaller; fields and coils are less even.
+    BssfpProtocol(
+        name="mr-bssfp-b",
+        field_tesla=3.0,
+        flip_deg=(35.0, 50.0),
+        off_resonance_hz=(70.0, 125.0),
+        surface_gain=(1.0, 2.2),
+        bias_amplitude=(0.22, 0.42),
+    ),
+    BssfpProtocol(
+        name="mr-bssfp-any",
+        field_tesla=None,
+        flip_deg=(35.0, 70.0),
+        off_resonance_hz=(15.0, 110.0),
+        surface_gain=(0.4, 2.2),
+        bias_amplitude=(0.08, 0.40),
+    ),
 )
 
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 
+# The protocols that mix every contrast of a task.
+ANY_CONTRAST = {
+    ABDOMEN.task: {Modality.CT: "ct-any", Modality.MR: "mr-any"},
+    WHOLE_HEART.task: {Modality.CT: "ct-angio-any", Modality.MR: "mr-bssfp-any"},
+}
 
-def protocol_named(name: str, *, modality: Modality) -> Protocol:
-    """The protocol of that name, which must make scans of `modality`.
+
+def protocols_for(task: str, *, modality: Modality | None = None) -> list[str]:
+    """Names of the protocols that scan what a task segments, of one modality or of both."""
+    return sorted(
+        name for name, protocol in PROTOCOLS.items() if protocol.task == task and modality in (None, protocol.modality)
+    )
+
+
+def protocol_named(name: str, *, modality: Modality | None = None, task: str | None = None) -> Protocol:
+    """The protocol of that name, which must make scans of `modality` and belong to `task`, where they are given.
 
     Raises:
-        ConfigError: no protocol of that modality has that name; the message lists those that exist.
+        ConfigError: no protocol has that name, or the one that has it does not fit; the message lists those that do.
     """
-    known = sorted(key for key, protocol in PROTOCOLS.items() if protocol.modality is modality)
-    if name not in PROTOCOLS:
-        raise ConfigError(f"protocol = {name!r}: no such protocol; known for {modality}: {', '.join(known)}")
-    protocol = PROTOCOLS[name]
-    if protocol.modality is not modality:
-        raise ConfigError(
-            f"protocol = {name!r} makes {protocol.modality} scans, not {modality}; use {', '.join(known)}"
+    known = PROTOCOLS.get(name)
+    wanted = task if task is not None else known.task if known is not None else None
+    fitting = ", ".join(
+        sorted(
+            key
+            for key, protocol in PROTOCOLS.items()
+            if modality in (None, protocol.modality) and wanted in (None, protocol.task)
         )
-    return protocol
+    )
+    scans = " ".join(["known", *(["for", modality] if modality else []), *(["of", f"task '{task}'"] if task else [])])
+    if known is None:
+        raise ConfigError(f"protocol = {name!r}: no such protocol; {scans}: {fitting}")
+    if task is not None and known.task != task:
+        raise ConfigError(f"protocol = {name!r} scans for task '{known.task}', not '{task}'; use {fitting}")
+    if modality is not None and known.modality is not modality:
+        raise ConfigError(f"protocol = {name!r} makes {known.modality} scans, not {modality}; use {fitting}")
+    return known

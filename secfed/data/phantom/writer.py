@@ -1,17 +1,15 @@
 """Phantom data sets on disk: NIfTI files in the layout of AMOS22, so that they are read like real data.
 
-Every case is drawn from its own stream, bound to seed, population, protocol, split and index: it stays the same when
-more cases are written, and splits, protocols and populations never share a subject. Two sites of one protocol and one
-population need different seeds. The folder appears all at once: cases are written beside it and moved into place,
-`phantom.json` included.
+Label volumes of an abdomen hold the values of AMOS22, those of a heart the values of MM-WHS. Two sites of one protocol
+and one population need different seeds. The folder appears all at once: cases are written beside it and moved into
+place, `phantom.json` included.
 """
 
 import gzip
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,16 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from secfed.data.cases import ABDOMEN, Modality
-from secfed.data.labels import AMOS22_LABELS, organ_named
-from secfed.data.phantom.anatomy import draw_subject
-from secfed.data.phantom.ct import scan_ct
-from secfed.data.phantom.geometry import STANDARD_GRID, Grid
-from secfed.data.phantom.mri import scan_mr
-from secfed.data.phantom.population import PopulationConfig, population_named
-from secfed.data.phantom.protocol import CtProtocol, Protocol, protocol_named
+from secfed.data.cases import ABDOMEN, LABEL_MAPS, WHOLE_HEART, Modality
+from secfed.data.labels import AMOS22_LABELS, MM_WHS_LABELS, organ_named
+from secfed.data.phantom.geometry import Grid
+from secfed.data.phantom.population import HEARTS, PopulationConfig, population_named
+from secfed.data.phantom.protocol import ANY_CONTRAST, protocol_named
+from secfed.data.phantom.scans import GRIDS, VERSIONS, CaseKey, Scan, draw_scan
 from secfed.errors import ConfigError, DataError
 
-# Counts every change that alters a voxel: a phantom of another version is another phantom.
-PHANTOM_VERSION = 1
+_LABELS = {ABDOMEN.task: AMOS22_LABELS, WHOLE_HEART.task: MM_WHS_LABELS}
+_SUBJECTS = {ABDOMEN.task: "abdomen", WHOLE_HEART.task: "heart"}
 
 PROVENANCE = "phantom.json"
 
@@ -40,60 +36,9 @@ LAST_CT_ID, LAST_ID = 500, 9999
 _FOLDERS = {"train": ("imagesTr", "labelsTr"), "validation": ("imagesVa", "labelsVa"), "test": ("imagesTs", "labelsTs")}
 _JSON_KEYS = {"train": "training", "validation": "validation", "test": "test"}
 
-# Magnitude images are about 1 where tissue is bright; this uses the int16 range without clipping its noise.
-_MR_SCALE = 1000.0
-
 # Where the middle of the volume lies in world coordinates, in mm: not at the origin, as in any real scan.
 _CT_CENTRE_MM = (12.5, -30.0, -210.0)
 _MR_CENTRE_MM = (-4.0, 17.5, 38.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseKey:
-    """What decides every voxel of a case."""
-
-    seed: int
-    population: PopulationConfig
-    protocol: Protocol
-    split: str
-    index: int
-    grid: Grid = STANDARD_GRID
-
-    def generator(self) -> np.random.Generator:
-        """The stream of this case alone."""
-        bound = (PHANTOM_VERSION, self.seed, self.population.name, self.protocol.name, self.split, self.index)
-        digest = hashlib.sha256(json.dumps(["secfed phantom", *bound]).encode()).digest()
-        return np.random.default_rng(int.from_bytes(digest))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scan:
-    """One case before it is written: image (HU or magnitude) and class indices of ABDOMEN.
-
-    Both have shape (z, y, x): inferior to superior, anterior to posterior, patient right to patient left.
-    """
-
-    image: NDArray[np.int16]
-    label: NDArray[np.uint8]
-    spacing_mm: tuple[float, float, float]
-    modality: Modality
-
-
-def draw_scan(key: CaseKey) -> Scan:
-    """Draw the subject of a case and scan it."""
-    generator = key.generator()
-    subject = draw_subject(generator, key.population, key.grid)
-    if isinstance(key.protocol, CtProtocol):
-        volume = scan_ct(subject, generator, protocol=key.protocol, population=key.population)
-    else:
-        volume = scan_mr(subject, generator, protocol=key.protocol, population=key.population) * np.float32(_MR_SCALE)
-    limits = np.iinfo(np.int16)
-    return Scan(
-        image=np.clip(np.rint(volume), limits.min, limits.max).astype(np.int16),
-        label=subject.label,
-        spacing_mm=key.grid.spacing_mm,
-        modality=key.protocol.modality,
-    )
 
 
 def write_phantom(
@@ -104,7 +49,7 @@ def write_phantom(
     protocol: str,
     population: str,
     seed: int,
-    grid: Grid = STANDARD_GRID,
+    grid: Grid | None = None,
     on_case: Callable[[str], None] | None = None,
 ) -> None:
     """Write the phantom data set of one site; does nothing where the same one is already complete.
@@ -113,10 +58,10 @@ def write_phantom(
         folder: created if missing; must be empty, or hold a phantom of the same parameters.
         splits: number of cases under "train", "validation" and "test"; one that is left out has none.
         modality: of all cases.
-        protocol: name in PROTOCOLS, of that modality.
+        protocol: name in PROTOCOLS, of that modality; the task follows from it.
         population: name in POPULATIONS.
         seed: not negative.
-        grid: of all cases.
+        grid: of all cases; without one, the usual grid of the task.
         on_case: called with the name of each case once it is written.
 
     Raises:
@@ -133,7 +78,8 @@ def write_phantom(
         for index in range(splits.get(split, 0))
     ]
     counts = {split: splits.get(split, 0) for split in _FOLDERS}
-    _write(folder, _numbered(keys), _parameters(seed, people, grid, {protocol: counts}), on_case)
+    parameters = _parameters(seed, people, grid, {protocol: counts}, task=scanner.task)
+    _write(folder, _numbered(keys), parameters, on_case)
 
 
 def write_mixed_phantom(
@@ -143,17 +89,20 @@ def write_mixed_phantom(
     mri: int,
     seed: int,
     population: str,
-    grid: Grid = STANDARD_GRID,
+    task: str = ABDOMEN.task,
+    grid: Grid | None = None,
     on_case: Callable[[str], None] | None = None,
 ) -> None:
-    """Write `ct` CT and `mri` MRI training cases of every contrast ("ct-any", "mr-any") into one data set.
+    """Write `ct` CT and `mri` MRI training cases of every contrast of a task into one data set.
 
-    Arguments and errors are those of `write_phantom`. CT and MRI cases are different subjects.
+    The other arguments and the errors are those of `write_phantom`. CT and MRI cases are different subjects.
     """
     people = population_named(population)
+    if task not in ANY_CONTRAST:
+        raise ConfigError(f"task = {task!r}: no such task; known: {', '.join(ANY_CONTRAST)}")
     wanted = {
-        protocol_named("ct-any", modality=Modality.CT): ct,
-        protocol_named("mr-any", modality=Modality.MR): mri,
+        protocol_named(name, modality=modality, task=task): ct if modality is Modality.CT else mri
+        for modality, name in ANY_CONTRAST[task].items()
     }
     keys = [
         CaseKey(seed=seed, population=people, protocol=scanner, split="train", index=index, grid=grid)
@@ -161,11 +110,11 @@ def write_mixed_phantom(
         for index in range(count)
     ]
     counts = {scanner.name: {"train": count} for scanner, count in wanted.items()}
-    _write(folder, _numbered(keys), _parameters(seed, people, grid, counts), on_case)
+    _write(folder, _numbered(keys), _parameters(seed, people, grid, counts, task=task), on_case)
 
 
 def _parameters(
-    seed: int, population: PopulationConfig, grid: Grid, counts: dict[str, dict[str, int]]
+    seed: int, population: PopulationConfig, grid: Grid | None, counts: dict[str, dict[str, int]], *, task: str
 ) -> dict[str, Any]:
     """Everything that decides the data set, as plain JSON values."""
     if seed < 0:
@@ -175,12 +124,15 @@ def _parameters(
             if count < 0:
                 raise ConfigError(f"{count} {split} cases of {protocol}: a count must not be negative")
     parameters = {
-        "version": PHANTOM_VERSION,
+        "version": VERSIONS[task],
         "seed": seed,
         "population": asdict(population),
-        "grid": asdict(grid),
+        "grid": asdict(grid or GRIDS[task]),
         "cases": counts,
     }
+    if task != ABDOMEN.task:
+        # An abdomen's record is older than tasks and stays as it was.
+        parameters |= {"task": task, "heart": asdict(HEARTS[population.name])}
     plain: dict[str, Any] = json.loads(json.dumps(parameters))
     return plain
 
@@ -267,18 +219,20 @@ def _write_case(folder: Path, name: str, key: CaseKey) -> None:
     for part in (images, labels):
         part.mkdir(exist_ok=True)
     _write_nifti(images / f"{name}.nii.gz", scan.image, scan)
-    _write_nifti(labels / f"{name}.nii.gz", _AMOS_IDS[scan.label], scan)
+    _write_nifti(labels / f"{name}.nii.gz", _LABEL_VALUES[key.protocol.task][scan.label], scan)
 
 
-def _amos_ids() -> NDArray[np.uint8]:
-    ids = {organ_named(spelling): number for number, spelling in AMOS22_LABELS.items()}
-    return np.array([0, *(ids[organ] for organ in ABDOMEN.organs)], np.uint8)
+def _label_values(task: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """What a label volume holds for each class index: the values of AMOS22, or of MM-WHS."""
+    values = {organ_named(spelling): number for number, spelling in _LABELS[task].items()}
+    table = np.array([0, *(values[organ] for organ in LABEL_MAPS[task].organs)], np.uint16)
+    return table.astype(np.uint8) if table.max() < 256 else table
 
 
-_AMOS_IDS = _amos_ids()
+_LABEL_VALUES = {task: _label_values(task) for task in _LABELS}
 
 
-def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], scan: Scan) -> None:
+def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8] | NDArray[np.uint16], scan: Scan) -> None:
     """Write with a true affine in mm: CT towards left, posterior, superior; MRI towards right, anterior, superior."""
     stored = volume.transpose(2, 1, 0)
     spacing = np.array(scan.spacing_mm[::-1])
@@ -296,13 +250,15 @@ def _write_nifti(path: Path, volume: NDArray[np.int16] | NDArray[np.uint8], scan
 
 
 def _description(cases: Mapping[str, CaseKey], parameters: dict[str, Any]) -> dict[str, Any]:
-    """dataset.json as AMOS22 writes it."""
+    """dataset.json as AMOS22 writes it, with the labels of the task."""
+    (task,) = {key.protocol.task for key in cases.values()}
     modalities = sorted({key.protocol.modality for key in cases.values()})
+    people, seed = parameters["population"]["name"], parameters["seed"]
     description: dict[str, Any] = {
         "name": "secfed phantom",
-        "description": f"synthetic abdomen, population {parameters['population']['name']}, seed {parameters['seed']}",
+        "description": f"synthetic {_SUBJECTS[task]}, population {people}, seed {seed}",
         "modality": {str(number): str(modality) for number, modality in enumerate(modalities)},
-        "labels": {str(number): spelling for number, spelling in AMOS22_LABELS.items()},
+        "labels": {str(number): spelling for number, spelling in _LABELS[task].items()},
     }
     for split, (images, labels) in _FOLDERS.items():
         description[_JSON_KEYS[split]] = [

@@ -4,7 +4,15 @@ import pytest
 
 from secfed.data.cases import Modality
 from secfed.data.phantom.population import NORTH, POPULATIONS, population_named
-from secfed.data.phantom.protocol import PROTOCOLS, CtProtocol, MrProtocol, Phase, Sequence, protocol_named
+from secfed.data.phantom.protocol import (
+    PROTOCOLS,
+    CtProtocol,
+    MrProtocol,
+    Phase,
+    Sequence,
+    protocol_named,
+    protocols_for,
+)
 from secfed.errors import ConfigError
 
 
@@ -15,9 +23,9 @@ def test_every_entry_is_found_under_its_own_name():
         assert protocol_named(name, modality=protocol.modality).name == name
 
 
-def test_there_are_two_populations_and_six_protocols():
+def test_there_are_two_populations_and_six_protocols_of_the_abdomen():
     assert set(POPULATIONS) == {"north", "south"}
-    assert set(PROTOCOLS) == {"ct-portal", "ct-mixed", "ct-any", "mr-t1-gre", "mr-t2-tse", "mr-any"}
+    assert protocols_for("abdomen") == ["ct-any", "ct-mixed", "ct-portal", "mr-any", "mr-t1-gre", "mr-t2-tse"]
 
 
 def test_an_unknown_population_is_answered_with_the_known_ones():
@@ -26,8 +34,8 @@ def test_an_unknown_population_is_answered_with_the_known_ones():
 
 
 def test_an_unknown_protocol_is_answered_with_those_of_the_modality():
-    with pytest.raises(ConfigError, match=r"'pet'.*known for MR: mr-any, mr-t1-gre, mr-t2-tse"):
-        protocol_named("pet", modality=Modality.MR)
+    with pytest.raises(ConfigError, match=r"'pet'.*known for MR of task 'abdomen': mr-any, mr-t1-gre, mr-t2-tse"):
+        protocol_named("pet", modality=Modality.MR, task="abdomen")
 
 
 def test_a_protocol_of_the_other_modality_is_refused():

@@ -13,7 +13,8 @@ from secfed.data.cases import ABDOMEN, Modality
 from secfed.data.phantom.geometry import STANDARD_GRID, Grid
 from secfed.data.phantom.population import NORTH, SOUTH
 from secfed.data.phantom.protocol import PROTOCOLS
-from secfed.data.phantom.writer import CaseKey, draw_scan, write_mixed_phantom, write_phantom
+from secfed.data.phantom.scans import CaseKey, draw_scan
+from secfed.data.phantom.writer import write_mixed_phantom, write_phantom
 from secfed.data.preprocessing import prepare, read_volume
 from secfed.data.readers import read_amos22
 from secfed.errors import ConfigError, DataError
