@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from secfed.study.record import CellRecord, Claim, StudyRecord
 from secfed.study.scores import matched
 from secfed.study.statistics import Comparison, Estimate, compare, estimate, ratio
+from secfed.study.training import training_ratios
 
-NONE, GIN, IPA, LEAD = "none", "GIN", "GIN-IPA", "piecewise, half, air dark"
+NONE, GIN, IPA, LEAD = "none", "GIN", "GIN-IPA", "clean + piecewise"
 FEDERATED, CENTRALISED = "federated, GIN", "centralised, GIN"
 CT_ONLY, MR_ONLY = "CT sites only, GIN", "MRI sites only, GIN"
 PLAIN, MASKED, ENCRYPTED = "plain", "masked", "encrypted"
@@ -42,8 +43,19 @@ def _ratio_to_centralised(record: StudyRecord) -> Claim | None:
         ">= 98 %",
         None if share is None else f"{share.mean:.1%} {_interval(share, percent=True)}",
         None if share is None else share.mean >= 0.98,
-        note="the same passes over the data",
+        note=_passes_note(record),
     )
+
+
+def _passes_note(record: StudyRecord) -> str:
+    """Whether both sides of the ratio saw their data equally often, as the cells recorded it."""
+    experiment = record.experiment("federated")
+    ratios = () if experiment is None else training_ratios(record, experiment)
+    found = next((row for row in ratios if row.variant == FEDERATED and row.modality is None), None)
+    if found is None or found.passes is None or found.centralised_passes is None:
+        return "passes over the data are not recorded"
+    like = "the same passes" if found.like_for_like else "NOT the same passes"
+    return f"{like} over the data: {found.passes:.2f} and {found.centralised_passes:.2f}"
 
 
 def _same_model(record: StudyRecord) -> Claim | None:
@@ -104,7 +116,8 @@ def _ahead_of_gin(record: StudyRecord) -> Claim | None:
         claim=f"Ahead of GIN on unseen MRI: '{LEAD}'",
         aim=">= +.150 on MRI, >= -.020 on CT",
         good=lambda unseen, seen: unseen.difference.mean >= 0.15 and seen.difference.mean >= -0.02,
-        note="phantoms have piecewise constant tissue, which favours maps of intensity; texture in real scans may not",
+        note="two views a step at the same passes; phantoms have piecewise constant tissue, which favours maps of "
+        "intensity: texture in real scans may not",
     )
 
 
