@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from secfed import augmentation_config as augmentation
 from secfed import config
+from secfed.federation_config import FederationConfig
+from secfed.privacy_config import PrivacyConfig
 from secfed.site_config import SiteData, SiteFile, SitePolicy
 
 ROOT = Path(__file__).parents[2]
@@ -16,13 +19,22 @@ TABLES = [
     config.PhantomSource,
     config.PreprocessingConfig,
     config.ModelConfig,
-    config.GinConfig,
-    config.AffineConfig,
-    config.AugmentationConfig,
+    augmentation.GinConfig,
+    augmentation.IpaConfig,
+    augmentation.NnunetConfig,
+    augmentation.RandConvConfig,
+    augmentation.FdaConfig,
+    augmentation.AprConfig,
+    augmentation.BezierConfig,
+    augmentation.SlaugConfig,
+    augmentation.PiecewiseConfig,
+    augmentation.ConsistencyConfig,
+    augmentation.AffineConfig,
+    augmentation.AugmentationConfig,
     config.TrainingConfig,
-    config.FederationConfig,
+    FederationConfig,
     config.ProtectionConfig,
-    config.PrivacyConfig,
+    PrivacyConfig,
     config.EvaluationConfig,
     SiteFile,
     SiteData,
