@@ -11,7 +11,7 @@ from secfed.study.scores import matched
 from secfed.study.statistics import Comparison, Estimate, compare, estimate, ratio
 from secfed.study.training import training_ratios
 
-NONE, GIN, IPA, LEAD = "none", "GIN", "GIN-IPA", "clean + piecewise"
+NONE, GIN, IPA, LEAD = "none", "GIN", "GIN-IPA", "clean + mixed maps"
 FEDERATED, CENTRALISED = "federated, GIN", "centralised, GIN"
 CT_ONLY, MR_ONLY = "CT sites only, GIN", "MRI sites only, GIN"
 PLAIN, MASKED, ENCRYPTED = "plain", "masked", "encrypted"
