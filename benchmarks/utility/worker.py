@@ -68,13 +68,13 @@ def train_all(
         while waiting or busy:
             idle = [slot for slot in range(slots) if slot not in {taken for taken, _ in busy.values()}]
             for slot in idle:
-                order = _next(waiting, outcomes)
+                unfinished = {one.key for one in (*waiting, *(taken for _, taken in busy.values()))}
+                order = next((one for one in waiting if one.needs not in unfinished), None)
                 if order is None:
                     break
                 waiting.remove(order)
-                failed = order.needs is not None and outcomes[order.needs].reason is not None
-                if failed:
-                    reason = f"the run that it starts from, {order.needs}, failed"
+                if order.needs is not None and not completed(study, order.needs):
+                    reason = f"the run that it starts from, {order.needs}, failed or is no part of this study"
                     outcomes[order.key] = Outcome(key=order.key, reason=reason)
                     watch.ended(slot, outcomes[order.key])
                     continue
@@ -94,10 +94,6 @@ def train_all(
         for pool in pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
     return outcomes
-
-
-def _next(waiting: list[RunOrder], outcomes: dict[str, Outcome]) -> RunOrder | None:
-    return next((order for order in waiting if order.needs is None or order.needs in outcomes), None)
 
 
 def _outcome(future: "Future[Outcome]", order: RunOrder) -> Outcome:

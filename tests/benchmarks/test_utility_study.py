@@ -231,6 +231,18 @@ def test_a_process_that_dies_takes_its_run_alone(copied):
     assert {outcome.reason for outcome in again.values()} == {None}
 
 
+def test_a_run_that_starts_from_one_outside_the_study_is_named_and_nobody_waits(copied):
+    folder = copied / "study"
+    made = bench(copied)
+    starts = next(cell for cell in made.cells if cell.variant == "starts")
+    for name in (starts.run_key, starts.needs):
+        shutil.rmtree(folder / RUNS / name)
+    quiet = Watch(started=lambda *_: None, ended=lambda *_: None, working=lambda _: None)
+    order = RunOrder(key=starts.run_key, config=starts.config, needs=starts.needs)
+    outcomes = train_all([order], study=folder, cores=2, engine="in_process", watch=quiet)
+    assert "no part of this study" in outcomes[order.key].reason
+
+
 def test_train_one_never_raises(tmp_path):
     cells = cells_of(load_grid_of(tmp_path))
     good = next(cell for cell in cells if cell.variant == "none")
