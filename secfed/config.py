@@ -46,7 +46,7 @@ class PhantomSource(Table):
 
 
 class DataSource(Table):
-    """Where scans come from: a `folder` in AMOS22 layout, or a `phantom` that is generated into the run folder."""
+    """Where scans come from: a `folder` as AMOS22 or MM-WHS have it, or a `phantom`, generated into the run folder."""
 
     folder: Path | None = None
     phantom: PhantomSource | None = None

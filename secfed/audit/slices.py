@@ -21,7 +21,7 @@ from secfed.data.cases import ABDOMEN, Modality
 from secfed.data.phantom.geometry import Grid
 from secfed.data.phantom.population import population_named
 from secfed.data.phantom.protocol import protocol_named
-from secfed.data.phantom.writer import CaseKey, Scan, draw_scan
+from secfed.data.phantom.scans import CaseKey, Scan, draw_scan
 from secfed.data.preprocessing import normalise
 
 SPACING_MM = (20.0, 10.0, 10.0)

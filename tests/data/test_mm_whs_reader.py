@@ -7,12 +7,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from secfed.config import PreprocessingConfig
+from secfed.config import DataSource, PreprocessingConfig
 from secfed.data.cases import WHOLE_HEART, Modality
 from secfed.data.labels import MM_WHS_LABELS, organ_named
 from secfed.data.preprocessing import prepare
 from secfed.data.readers import modality_by_name, read_data_set, read_mm_whs
 from secfed.errors import DataError
+from secfed.experiment.data import DataTask, used_cases
 
 SHAPE = (6, 8, 10)
 TRUE_LAYOUT = {
@@ -200,3 +201,19 @@ def test_a_folder_of_neither_layout_is_answered_with_what_was_looked_for(tmp_pat
 )
 def test_spellings_of_the_heart_lead_to_one_name(spelling: str, structure: str):
     assert organ_named(spelling) == structure
+
+
+@pytest.mark.parametrize(("modality", "accepted"), [(Modality.CT, False), (Modality.MR, False), (None, True)])
+def test_a_site_of_one_modality_does_not_take_a_folder_of_both(
+    tmp_path: Path, modality: Modality | None, accepted: bool
+):
+    """A whole download is a fine test set; for sites, `secfed.data.splits` parts it."""
+    folder = write_mm_whs(tmp_path)
+    source = DataSource(folder=folder)
+    task = DataTask(name="a", source=source, folder=folder, modality=modality, is_test=modality is None, seed=0)
+    data_set = read_data_set(folder, modality=modality)
+    if accepted:
+        assert [case.patient for case in used_cases(task, data_set)] == [case.patient for case in data_set.training]
+    else:
+        with pytest.raises(DataError, match=r"the name of a (MR|CT) scan in site 'a', which is configured as"):
+            used_cases(task, data_set)

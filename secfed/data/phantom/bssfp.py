@@ -67,11 +67,7 @@ def scan_bssfp(
         flip_rad=float(np.deg2rad(generator.uniform(*protocol.flip_deg))),
     )
     tissues = vary_tissues(generator, HEART_PROPERTIES, field_tesla=field_tesla, population=population)
-    error_hz = generator.uniform(*protocol.off_resonance_hz) * smooth_field(generator, subject.grid, scale_mm=110.0)
-    # Air and tissue are magnetised differently, so the field is worst beside the lungs.
-    error_hz += (
-        generator.uniform(0.2, 0.6) * np.float32(protocol.off_resonance_hz[1]) * _beside_lungs(subject, generator)
-    )
+    error_hz = _field_error(subject, generator, amplitude_hz=protocol.off_resonance_hz)
 
     water_t1, water_t2 = tissues.t1_ms[subject.tissue], tissues.t2_ms[subject.tissue]
     water = (tissues.density * (1 - tissues.fat_fraction) * steady_state(tissues.t1_ms, tissues.t2_ms, timing))[
@@ -104,8 +100,12 @@ def scan_bssfp(
     return rician(image, generator, deviation=0.7 * deviation)
 
 
-def _beside_lungs(subject: Subject, generator: np.random.Generator) -> Volume:
-    """A smooth field that is 1 at most, where much air is near."""
-    air = (subject.tissue == Tissue.LUNG).astype(np.float32)
-    near = ndimage.gaussian_filter(air, [14 / spacing for spacing in subject.grid.spacing_mm])
-    return np.asarray(near * np.float32(generator.choice([-1.0, 1.0])), dtype=np.float32)
+def _field_error(subject: Subject, generator: np.random.Generator, *, amplitude_hz: tuple[float, float]) -> Volume:
+    """How far off resonance every voxel is, in Hz, after the field was shimmed over the heart."""
+    error = generator.uniform(*amplitude_hz) * smooth_field(generator, subject.grid, scale_mm=110.0)
+    # Air and tissue are magnetised differently, so the field is worst beside the lungs.
+    lung = (subject.tissue == Tissue.LUNG).astype(np.float32)
+    near = ndimage.gaussian_filter(lung, [14 / spacing for spacing in subject.grid.spacing_mm])
+    error += np.float32(generator.uniform(-0.6, 0.6) * amplitude_hz[1]) * near
+    heart = subject.label > 0
+    return np.asarray(error - (error[heart].mean() if heart.any() else 0), dtype=np.float32)

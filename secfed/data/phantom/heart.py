@@ -229,7 +229,7 @@ class _Vessels:
 
         pulmonary = frame.scale * generator.uniform(11.5, 13.5)
         valve = near(frame.point(2, 22, 37), 1.5)
-        fork = near((valve[0] + 30, valve[1] + 32, valve[2] + 4), 2.5)
+        fork = near((valve[0] + 34, valve[1] + 34, valve[2] + 4), 2.0)
         bend = (valve[0] + 18, valve[1] + 12, valve[2] + 5)
         trunk = canvas.tube(
             np.array([valve, bend, fork]), np.array([12.5 * frame.scale, pulmonary, pulmonary]), roughness=0.3

@@ -87,7 +87,7 @@ HEARTS = {
     NORTH.name: HeartPopulation(name=NORTH.name),
     # Smaller people with thicker walls and wider atria, as after years of high blood pressure.
     SOUTH.name: HeartPopulation(
-        name=SOUTH.name, heart_scale=0.95, ventricle_scale=1.06, atrium_scale=1.12, wall_mm=10.4
+        name=SOUTH.name, heart_scale=0.95, ventricle_scale=1.06, atrium_scale=1.12, wall_mm=10.0
     ),
 }
 

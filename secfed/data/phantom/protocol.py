@@ -179,7 +179,7 @@ _ALL = (
         name="ct-angio-b", kilovolts=(80, 100), dose=(0.45, 0.85), right_share=(0.7, 1.5), noise_hu=(17.0, 30.0)
     ),
     CtAngiographyProtocol(
-        name="ct-angio-any", kilovolts=(80, 100, 120), dose=(0.45, 1.15), right_share=(0.0, 1.5), noise_hu=(10.0, 28.0)
+        name="ct-angio-any", kilovolts=(80, 100, 120), dose=(0.45, 1.15), right_share=(0.0, 1.2), noise_hu=(10.0, 28.0)
     ),
     BssfpProtocol(
         name="mr-bssfp-a",
@@ -194,16 +194,16 @@ _ALL = (
         name="mr-bssfp-b",
         field_tesla=3.0,
         flip_deg=(35.0, 50.0),
-        off_resonance_hz=(70.0, 125.0),
-        surface_gain=(1.0, 2.2),
+        off_resonance_hz=(50.0, 95.0),
+        surface_gain=(0.9, 1.9),
         bias_amplitude=(0.22, 0.42),
     ),
     BssfpProtocol(
         name="mr-bssfp-any",
         field_tesla=None,
         flip_deg=(35.0, 70.0),
-        off_resonance_hz=(15.0, 110.0),
-        surface_gain=(0.4, 2.2),
+        off_resonance_hz=(15.0, 85.0),
+        surface_gain=(0.4, 1.9),
         bias_amplitude=(0.08, 0.40),
     ),
 )
