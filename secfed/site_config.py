@@ -94,7 +94,7 @@ class SitePolicy(Table):
 
 
 class SiteData(Table):
-    """One data set at the site: a folder in AMOS22 layout and the cache for its preprocessed volumes."""
+    """One data set at the site: a folder as AMOS22 or MM-WHS have it, and the cache for its preprocessed volumes."""
 
     name: SiteName
     folder: Path
