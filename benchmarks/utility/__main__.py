@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
 from benchmarks.rows import parser, publish
@@ -27,6 +28,7 @@ from benchmarks.utility.collect import collect
 from benchmarks.utility.data import prepare_shared, shared_tasks, volumes
 from benchmarks.utility.figures import draw_frontier
 from benchmarks.utility.grid_file import Grid, load_grid
+from benchmarks.utility.headline import headline
 from benchmarks.utility.leaks import read_leakage
 from benchmarks.utility.overlays import overlays_of
 from benchmarks.utility.real_data import split_real
@@ -61,8 +63,13 @@ def main() -> None:
     made.add_argument("--tuning", action="store_true", help="test on other patients, who are no test patients")
     made.add_argument("--leakage", type=Path, metavar="FILE", help="what `benchmarks.leakage --study FILE` wrote")
     made.add_argument("--figure", type=Path, metavar="FILE", help="write Dice against epsilon here, as SVG")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the headline tables here")
     made.add_argument("--collect", action="store_true", help="train nothing; record and report what is there")
     given = made.parse_args()
+    for name in ("json", "figure", "markdown", "leakage", "data", "grid"):
+        # Paths of cells are relative to the study, those of the command line to where it was given.
+        value = getattr(given, name)
+        setattr(given, name, None if value is None else value.resolve())
     try:
         failed = _run(given)
     except SecfedError as error:
@@ -80,7 +87,7 @@ def _run(given: argparse.Namespace) -> int:
     kind = "-tuning" if given.tuning else "-real" if given.data else ""
     study = (given.out or Path("runs") / f"utility-{scale}{kind}").resolve()
     study.mkdir(parents=True, exist_ok=True)
-    real = None if given.data is None else split_real(given.data.resolve(), grid, study=study)
+    real = None if given.data is None else split_real(given.data, grid, study=study)
     cells = cells_of(grid, real=real, only=tuple(given.only), seeds=given.seeds, tuning=given.tuning)
     bench = Bench(grid, cells, study=study, leakage=given.leakage, clock=clock)
     if not given.collect:
@@ -89,6 +96,8 @@ def _run(given: argparse.Namespace) -> int:
     publish(rows_of(record), path=given.json)
     if given.figure is not None:
         draw_frontier(record, path=given.figure)
+    if given.markdown is not None:
+        given.markdown.write_text(headline(record), encoding="utf-8")
     sys.stdout.write(f"{study / FILE_NAME}\n{study / PAGE}\n")
     return sum(cell.status != "complete" for cell in record.cells)
 
@@ -107,7 +116,10 @@ class Bench:
 
     def train(self, *, cores: int, engine: EngineName) -> None:
         """Prepare all data once, then train every run that is not complete."""
-        os.chdir(self.study)
+        with chdir(self.study):
+            self._train(cores=cores, engine=engine)
+
+    def _train(self, *, cores: int, engine: EngineName) -> None:
         orders = self._orders()
         configs = [order.config for order in orders]
         total = volumes(shared_tasks(configs, study=self.study))
@@ -129,11 +141,11 @@ class Bench:
 
     def finish(self) -> StudyRecord:
         """Write the record, the pictures and the page."""
-        os.chdir(self.study)
-        record = self._record()
-        record.save(self.study)
-        save_overlays(self.study / OVERLAYS, overlays_of(self._pictured(record), study=self.study))
-        build_report([self.study], out=self.study / PAGE)
+        with chdir(self.study):
+            record = self._record()
+            record.save(self.study)
+            save_overlays(self.study / OVERLAYS, overlays_of(self._pictured(record), study=self.study))
+            build_report([self.study], out=self.study / PAGE)
         return record
 
     def _record(self) -> StudyRecord:

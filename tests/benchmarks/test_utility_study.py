@@ -86,12 +86,6 @@ def run(folder, *, cores=2):
     return made.finish()
 
 
-@pytest.fixture(autouse=True)
-def _back(monkeypatch):
-    # A study changes into its folder, as the paths of its cells want it.
-    monkeypatch.chdir(Path.cwd())
-
-
 def by_variant(record):
     experiment = record.experiment("asked")
     return {variant.name: record.cell(variant.cells[0]) for variant in experiment.variants}
@@ -221,7 +215,6 @@ def test_a_process_that_dies_takes_its_run_alone(copied):
                 os.kill(child.pid, signal.SIGKILL)
 
     watch = Watch(started=kill_the_first, ended=lambda *_: None, working=lambda _: None)
-    os.chdir(folder)
     outcomes = train_all(orders, study=folder, cores=1, engine="in_process", watch=watch)
     assert "its process died" in outcomes[started[0]].reason
     assert outcomes[started[1]].reason is None
@@ -261,8 +254,9 @@ def load_grid_of(folder):
 @pytest.mark.slow
 def test_the_smoke_scale_runs_everything(tmp_path):
     command = [sys.executable, "-m", "benchmarks.utility", "--scale", "smoke", "--out", str(tmp_path / "study")]
-    command += ["--json", str(tmp_path / "rows.json"), "--cores", "1", "--figure", str(tmp_path / "frontier.svg")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += ["--json", "rows.json", "--cores", "1", "--figure", "frontier.svg", "--markdown", "headline.md"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
     record = StudyRecord.load(tmp_path / "study")
     assert {cell.status for cell in record.cells} == {"complete"}
@@ -275,3 +269,4 @@ def test_the_smoke_scale_runs_everything(tmp_path):
     assert (tmp_path / "study" / STUDY).exists()
     assert "<svg" in (tmp_path / "frontier.svg").read_text()
     assert json.loads((tmp_path / "rows.json").read_text())
+    assert "| clean + mixed maps |" in (tmp_path / "headline.md").read_text()
