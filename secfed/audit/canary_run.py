@@ -20,8 +20,9 @@ from privacy.accounting import Segment, Spend, spend
 from privacy.fixed_point import VectorFormat, decode_sum
 from secfed.audit.canary_patients import PATCH, Canaries, canaries_in_place, write_sites
 from secfed.audit.rows import Mode
-from secfed.config import PrivacyMode, RunConfig, TrainingPlan, parse_run_config
+from secfed.config import RunConfig, TrainingPlan, parse_run_config
 from secfed.parameters import FloatVector, ParameterLayout
+from secfed.privacy_config import PrivacyMode
 from secfed.protected_vector import encryption_parameters, vector_format
 from secfed.torch_threads import one_torch_thread
 

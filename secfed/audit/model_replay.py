@@ -1,11 +1,12 @@
 """The model's way through the rounds, computed again: the server's step on every replayed sum.
 
 Run by the auditor, with the functions that the aggregator itself uses. It starts from `initial.safetensors`, or where
-earlier sums are gone from a kept checkpoint whose model has the hash that the sites signed. A checkpoint's momentum,
+earlier sums are gone from a kept checkpoint whose model has the hash that the sites signed. A checkpoint's moments,
 and its average of the models so far, are the aggregator's word: no site ever saw them.
 """
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from privacy.secagg.transcript import RoundEntry, SessionEntry, entry_name
 from privacy.secagg.verifier import CheckedEntry
 from secfed.aggregator_files import CHECKPOINTS, INITIAL
 from secfed.audit.plan_check import check_plan_hash, read_plan
-from secfed.config import TrainingPlan
+from secfed.config import ModalityName, TrainingPlan
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import RunFolderError
+from secfed.modality_sets import file_for, network_of, positions_of
 from secfed.parameters import ParameterLayout, load_vector, model_digest
 from secfed.protected_vector import unpack_sum, vector_format
 from secfed.server_optimizer import ServerState, step
@@ -136,15 +138,18 @@ class ModelReplay:
             notes.fail("is not the model that the sites were shown", where=name)
             return None
         notes.add("proved", "the model that the sites were shown is this checkpoint", where=name)
-        momentum: np.ndarray | None = np.zeros(self._layout.num_parameters)
-        average: np.ndarray | None = None
-        if self._plan.federation.server_optimizer == "fedavgm":
-            momentum = self._kept(path, "momentum", np.zeros(self._layout.num_parameters), notes)
-        if self._plan.federation.ema_decay:
-            average = self._kept(path, "average", np.zeros(self._layout.size, np.float32), notes)
-        if momentum is None or (average is None and self._plan.federation.ema_decay):
+        federation, zeros = self._plan.federation, np.zeros(self._layout.num_parameters)
+        momentum = self._kept(path, "momentum", zeros, notes) if federation.has_momentum else zeros
+        second = self._kept(path, "second_moment", zeros, notes) if federation.has_second_moment else None
+        blank = np.zeros(self._layout.size, np.float32)
+        average = self._kept(path, "average", blank, notes) if federation.ema_decay else None
+        if (
+            momentum is None
+            or (second is None and federation.has_second_moment)
+            or (average is None and federation.ema_decay)
+        ):
             return None
-        return ServerState(completed=completed, model=model, momentum=momentum, average=average)
+        return ServerState(completed=completed, model=model, momentum=momentum, average=average, second_moment=second)
 
     def _kept(self, checkpoint: Path, what: str, example: np.ndarray, notes: Findings) -> np.ndarray | None:
         """An array beside a checkpoint's model, with the type and shape of `example`."""
@@ -154,10 +159,10 @@ class ModelReplay:
         except (OSError, ValueError, EOFError):
             return None
         if (found.dtype, found.shape) != (example.dtype, example.shape):
-            notes.fail(f"is no {what} of this model", where=f"{CHECKPOINTS}/{path.name}")
+            notes.fail(f"is no {what.replace('_', ' ')} of this model", where=f"{CHECKPOINTS}/{path.name}")
             return None
         name = f"{CHECKPOINTS}/{checkpoint.name}"
-        notes.add("unchecked", f"the {what} in this checkpoint is the aggregator's word", where=name)
+        notes.add("unchecked", f"the {what.replace('_', ' ')} in this checkpoint is the aggregator's word", where=name)
         return found
 
     def _result(self, checkpoint: Path, last: np.ndarray, notes: Findings) -> np.ndarray | None:
@@ -170,23 +175,42 @@ class ModelReplay:
         return self._kept(checkpoint, "average", last, notes)
 
     def _compare_final(self, result: np.ndarray | None, notes: Findings) -> None:
-        path = self.folder.parent / FINAL
-        if not path.is_file():
+        files = self._finals()
+        if not files or result is None or self._plan is None or self._layout is None:
             return
-        found, _ = self._load(path, notes)
-        if found is None or result is None or self._plan is None or self._layout is None:
-            return
-        # Torch is needed for a plan with adapters alone, and the audit of any other does without it.
-        from secfed.network import finished_model
+        # Torch is needed for a plan with adapters or with layers that stay at sites; any other audit does without it.
+        from secfed.network import finished_model, own_layout
 
-        classes = LABEL_MAPS[self._plan.task].num_classes
-        model, _ = finished_model(result, self._layout, plan=self._plan, num_classes=classes)
+        classes, whose = LABEL_MAPS[self._plan.task].num_classes, self._plan.federation.normalisation
         averaged = self._plan.federation.ema_decay
         expected = "the average of the models after each round" if averaged else "the last checkpoint's model"
-        if found.shape == model.shape and found.tobytes() == model.tobytes():
-            notes.add("proved", f"the model file of the run is {expected}", where=FINAL)
-        else:
-            notes.fail(f"the model file of the run is not {expected}", where=FINAL)
+        unknown: np.ndarray = np.zeros(0, np.intp)
+        if whose in ("fedbn", "silobn"):
+            own = own_layout(self._plan, self._layout).model_layout()
+            unknown = positions_of(self._layout, {spec.name for spec in own.tensors})
+            expected += ", but for layers that stay at sites"
+        for name, modalities in files.items():
+            found, _ = self._load(self.folder.parent / name, notes)
+            if found is None:
+                continue
+            network = network_of(result, self._layout, modalities) if whose == "fednorm" and modalities else result
+            model = np.array(finished_model(network, self._layout, plan=self._plan, num_classes=classes)[0])
+            if found.shape == model.shape:
+                model[unknown] = found[unknown]
+            if found.shape == model.shape and found.tobytes() == model.tobytes():
+                notes.add("proved", f"the model file of the run is {expected}", where=name)
+            else:
+                notes.fail(f"the model file of the run is not {expected}", where=name)
+            if len(unknown):
+                notes.add("unchecked", "the normalisation layers in the model file are the sites' word", where=name)
+
+    def _finals(self) -> dict[str, tuple[ModalityName, ...]]:
+        """The run's model files that are there, each with the modalities whose layers are in it."""
+        folder = self.folder.parent
+        if not (folder / FINAL).is_file():
+            return {}
+        own = [modality for modality in get_args(ModalityName) if (folder / file_for(FINAL, modality)).is_file()]
+        return {FINAL: tuple(own), **{file_for(FINAL, modality): (modality,) for modality in own}}
 
     @staticmethod
     def _load(

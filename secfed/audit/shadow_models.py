@@ -25,10 +25,11 @@ from privacy.fixed_point import VectorFormat
 from secfed.audit.attacks.membership import model_losses
 from secfed.audit.measured_leak import Attacker, Scores, measured_attacker
 from secfed.audit.rows import Mode
-from secfed.audit.slices import COLUMNS, ROWS, slices
-from secfed.audit.small_run import run_small
+from secfed.audit.slices import COLUMNS, ROWS, Slice, slices
+from secfed.audit.small_run import SmallRun, run_small
 from secfed.config import TrainingPlan
 from secfed.errors import ConfigError
+from secfed.parameters import FloatVector, model_digest
 from secfed.torch_threads import one_torch_thread
 
 SITES = 4
@@ -150,6 +151,17 @@ def audit_membership(
     ]
 
 
+def first_model_digest(training: Training, *, patients: int, models: int, seed: int) -> str:
+    """SHA-256 of the first model that the audit of this training attacks, in hexadecimal digits.
+
+    Equal for trainings that differ in how updates travel, and only then is one row for all of them enough.
+    """
+    member = draw_halves(patients, models=models, seed=seed)
+    pool = list(islice(slices(seed), patients))
+    run = _train(training, member, pool, number=0, seed=seed, start=None)
+    return model_digest(run.state, run.layout).hex()
+
+
 def as_expected(rows: Sequence[MembershipRow]) -> bool:
     """Whether the attack works where nothing stops it, and nowhere finds more than an account allows.
 
@@ -190,21 +202,9 @@ def _attack(
 ) -> MembershipRow:
     models, patients = member.shape
     pool = list(islice(slices(seed), patients))
-    tables = dict(training.tables)
-    if "privacy" in tables:
-        # Every site holds as many patients as the cap says: half of the pool, dealt out.
-        tables["federation"] = {**tables["federation"], "example_cap": patients // (2 * SITES)}
     phi, start, spent = np.zeros(member.shape), None, None
     for number in range(models):
-        own = [pool[index] for index in np.flatnonzero(member[number])]
-        run = run_small(
-            [own[site::SITES] for site in range(SITES)],
-            mode=training.protection,
-            seed=seed * 1000 + number,
-            tables=tables,
-            start=start,
-        )
-        # The seed decides on noise and batches; the start is one for all, because whoever knows the plan has it.
+        run = _train(training, member, pool, number=number, seed=seed, start=start)
         start = run.start
         spent = _spent(run.plan, dimension=run.layout.num_parameters, slots=run.slots)
         with one_torch_thread():
@@ -221,6 +221,33 @@ def _attack(
         delta=None if spent is None else spent.delta,
         account=None if spent is None else str(spent),
         attacker=measured_attacker(scores[member & known], scores[~member & known], spent=spent),
+    )
+
+
+def _train(
+    training: Training,
+    member: npt.NDArray[np.bool_],
+    pool: list[Slice],
+    *,
+    number: int,
+    seed: int,
+    start: FloatVector | None,
+) -> SmallRun:
+    """The model of that number; its seed decides on noise and batches.
+
+    The start is one for all models, because whoever knows the plan has it; the first makes it.
+    """
+    own = [pool[index] for index in np.flatnonzero(member[number])]
+    tables = dict(training.tables)
+    if "privacy" in tables:
+        # Every site holds as many patients as the cap says: half of the pool, dealt out.
+        tables["federation"] = {**tables["federation"], "example_cap": len(pool) // (2 * SITES)}
+    return run_small(
+        [own[site::SITES] for site in range(SITES)],
+        mode=training.protection,
+        seed=seed * 1000 + number,
+        tables=tables,
+        start=start,
     )
 
 

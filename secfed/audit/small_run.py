@@ -89,6 +89,18 @@ class SmallRun:
         """The mean of all sites' gradients after one step, (num_parameters,), from the aggregator's checkpoint."""
         return self._scaled(self.state[self.layout.model_size :].astype(np.float64))
 
+    def step_in(self, upload: npt.NDArray[np.uint32]) -> npt.NDArray[np.float64]:
+        """The step against which an upload moves the model, up to the site's weight, (num_parameters,).
+
+        After one step without momentum, as under distributed noise, it is the gradient with that noise.
+        """
+        return -decode_sum(upload, vector_format=self.slots)[self.slots.slice_of("delta")]
+
+    def step_in_sum(self) -> npt.NDArray[np.float64]:
+        """The same of the sum, up to the server's step size, (num_parameters,), from start and checkpoint."""
+        moved = self.start.astype(np.float64) - self.state
+        return moved[: self.layout.num_parameters]
+
     def network(self, vector: FloatVector) -> "nn.Module":
         """The plan's network with the values of `vector`, `start` or `state`."""
         from secfed.model import build_model, load_flat

@@ -106,6 +106,45 @@ def test_pruned_run_is_replayed_from_a_checkpoint_and_says_what_it_only_checked(
     assert places(report, "unchecked", "the momentum in this checkpoint is the aggregator's word")
 
 
+def test_adaptive_step_is_replayed_from_a_checkpoint_with_both_of_its_moments(tmp_path, scans):
+    settings = config(
+        scans,
+        federation={"rounds": ROUNDS, "server_optimizer": "fedadam", "server_momentum": 0.9},
+        protection={"keep_uploads": 1},
+    )
+    job = provision(tmp_path / "run", settings)
+    train(job)
+    report = verify_run(tmp_path / "run")
+    assert not only(report).failed
+    assert places(report, "proved", STEPPED) == [entry_name(3)]
+    for moment in ("momentum", "second moment"):
+        assert places(report, "unchecked", f"the {moment} in this checkpoint is the aggregator's word")
+    path = job.aggregator_folder / "checkpoints" / "round-000002.second_moment.npy"
+    np.save(path, 4 * np.load(path))
+    assert where_failed(verify_run(tmp_path / "run")) == [entry_name(3)]
+    path.unlink()
+    report = verify_run(tmp_path / "run")
+    assert not only(report).failed
+    assert places(report, "unchecked", CHAINED_ONLY) == [entry_name(1), entry_name(2), entry_name(3)]
+
+
+@pytest.mark.parametrize("rule", ["fedbn", "fednorm"])
+def test_rounds_with_layers_that_are_not_everybody_s_are_replayed(tmp_path, scans, rule):
+    job = provision(
+        tmp_path / "run",
+        config(
+            scans,
+            model={"normalisation": "batch"},
+            federation={"rounds": ROUNDS, "normalisation": rule, "server_optimizer": "fedadam"},
+            protection={"keep_uploads": "all"},
+        ),
+    )
+    train(job)
+    verdict = only(verify_run(tmp_path / "run"))
+    assert {finding.status for finding in verdict.findings} == {"proved"}
+    assert verdict.replayed == (1, 2, 3)
+
+
 def test_aggregator_folder_alone_is_verified_too(whole):
     verdict = only(verify_run(aggregator_of(whole)))
     assert not verdict.failed

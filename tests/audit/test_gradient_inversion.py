@@ -5,7 +5,6 @@ from itertools import islice
 
 import pytest
 
-from privacy.fixed_point import decode_sum
 from secfed.audit.attacks.gradient_inversion import ATTACKS, SUCCESS_DB, attack_one_upload, attack_sum
 from secfed.audit.inversion import Search, invert, psnr_db
 from secfed.audit.slices import slices
@@ -63,10 +62,7 @@ def test_the_step_alone_gives_a_slice_away_where_moments_are_not_shared():
     patients = [[patient] for patient in islice(slices(0, size=(16, 16)), 3)]
     run = run_small(patients, mode="plain", seed=0, tables=tables)
     (case,) = next(iter(run.cases.values()))
-    own, other = (
-        -decode_sum(upload, vector_format=run.slots)[run.slots.slice_of("delta")]
-        for upload in list(run.uploads.values())[:2]
-    )
+    own, other = (run.step_in(upload) for upload in list(run.uploads.values())[:2])
     with one_torch_thread():
         network = run.network(run.start)
         found, control = (

@@ -11,6 +11,7 @@ aggregation hides who said what, encryption hides the sum from the aggregator an
 and differential privacy act on the rest.
 """
 
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -20,14 +21,11 @@ from privacy.secagg.masks import apply_masks
 from privacy.streams import derive_key
 from secfed.audit.encrypted_uploads import encrypt_uploads
 from secfed.audit.finding import recovered
-from secfed.audit.inversion import Images, Search, invert, psnr_db, ssim
+from secfed.audit.inversion import Search
+from secfed.audit.rebuilt import SUCCESS_DB, Rebuilt, rebuild
 from secfed.audit.rows import Attack, AttackRow, Mode
 from secfed.audit.slices import Slice, slices
 from secfed.audit.small_run import ONE_STEP, SmallRun, run_small
-from secfed.torch_threads import one_torch_thread
-
-SUCCESS_DB = 3.0
-"""A gain over the control from which on the attack has worked: half the squared error."""
 
 _SIZE = (16, 16)
 _SITES = 4
@@ -48,17 +46,11 @@ def attack_one_upload(mode: Mode, seed: int, *, victims: int = _VICTIMS, search:
         uploads = [encrypted.without_key(message) for message in encrypted.ciphertexts]
     gradients = [run.gradient_in(upload) for upload in uploads]
     network = run.network(run.start)
-    cases = [case for (case,) in run.cases.values()][:victims]
-    truths = [case.image[0].astype(np.float64) for case in cases]
-
-    def rebuild(victim: int, gradient: npt.NDArray[np.float64]) -> Images:
-        image: Images = invert(network, gradient, np.asarray(cases[victim].label), seed=seed, search=search)[0]
-        return image
-
-    with one_torch_thread():
-        found = [rebuild(victim, gradients[victim]) for victim in range(victims)]
-        control = [rebuild(victim, gradients[(victim + 1) % _SITES]) for victim in range(victims)]
-    reached, unrelated = _scores(found, truths), _scores(control, truths)
+    rebuilt: list[Rebuilt] = []
+    for victim, cases in enumerate(list(run.cases.values())[:victims]):
+        own, other = gradients[victim], gradients[(victim + 1) % _SITES]
+        rebuilt += rebuild(network, own, other, cases, seed=seed, search=search)
+    reached, unrelated = _means(rebuilt)
     gain = round(reached[0] - unrelated[0], 2)
     works = gain >= SUCCESS_DB
     return AttackRow(
@@ -99,14 +91,10 @@ def attack_sum(mode: Mode, seed: int, *, cohorts: tuple[int, ...] = (4, 10), sea
             read += f"; of {sites} sites the aggregator reads {seen:.0%} of the sum, a site all of it" * encrypted.exact
             hides = "Encryption hides the sum from the aggregator and"
         cases = [case for (case,) in run.cases.values()]
-        labels = np.stack([np.asarray(case.label)[0] for case in cases])
-        truths = [case.image[0].astype(np.float64) for case in cases]
-        network = run.network(run.start)
-        with one_torch_thread():
-            found = invert(network, gradient, labels, seed=seed, search=search)
-            control = invert(network, other.gradient_in_sum(), labels, seed=seed, search=search)
-        reached.append(_scores(list(found), truths))
-        unrelated.append(_scores(list(control), truths))
+        network, other_gradient = run.network(run.start), other.gradient_in_sum()
+        found, control = _means(rebuild(network, gradient, other_gradient, cases, seed=seed, search=search))
+        reached.append(found)
+        unrelated.append(control)
         gains.append(round(reached[-1][0] - unrelated[-1][0], 2))
     works = gains[0] >= SUCCESS_DB
     by_cohort = ", ".join(f"{gain:+.1f} dB with {sites} sites" for gain, sites in zip(gains, cohorts, strict=True))
@@ -144,10 +132,11 @@ def _masked(upload: npt.NDArray[np.uint32], *, site: str, run: SmallRun, seed: i
     )
 
 
-def _scores(found: list[Images], truths: list[Images]) -> tuple[float, float]:
-    """Mean PSNR in dB and mean SSIM."""
-    pairs = list(zip(found, truths, strict=True))
-    return float(np.mean([psnr_db(*pair) for pair in pairs])), float(np.mean([ssim(*pair) for pair in pairs]))
+def _means(rebuilt: Sequence[Rebuilt]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Mean PSNR in dB and mean SSIM, of the search and of its control."""
+    found = np.mean([(one.psnr_db, one.ssim) for one in rebuilt], axis=0)
+    control = np.mean([(one.control_psnr_db, one.control_ssim) for one in rebuilt], axis=0)
+    return (float(found[0]), float(found[1])), (float(control[0]), float(control[1]))
 
 
 def _sentence(scores: tuple[float, float]) -> str:
