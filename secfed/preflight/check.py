@@ -89,6 +89,12 @@ class Preflight:
         }
 
 
+REFERENCES_ALONE = (
+    "federated = false: the run trains its references alone, in one place. What is said here is what a federation of "
+    "these sites would need."
+)
+
+
 def check(
     config: RunConfig, *, clients: int | None, noise_tail: int, site_folder: Path | None, measure: bool
 ) -> Preflight:
@@ -98,6 +104,8 @@ def check(
         ConfigError: the network cannot be built, range or noise are impossible, or the site's file cannot be used.
     """
     require_known_phantoms(config)
+    references_alone = () if config.federated else (REFERENCES_ALONE,)
+    config = config.model_copy(update={"federated": True})
     classes = LABEL_MAPS[config.task].num_classes
     # The site's file is read first: a wrong folder should not cost the time of everything else.
     site_file = None if site_folder is None else load_site_file(site_folder)
@@ -142,7 +150,13 @@ def check(
         training=time_training(config) if measure and class_weights_problem(config, classes) is None else None,
         price=price,
         site=site,
-        warnings=(*quorum.warnings(), *_range_warnings(planned), *_range_warnings(asked), *_site_warnings(site)),
+        warnings=(
+            *references_alone,
+            *quorum.warnings(),
+            *_range_warnings(planned),
+            *_range_warnings(asked),
+            *_site_warnings(site),
+        ),
         refusals=tuple(refusals),
     )
 

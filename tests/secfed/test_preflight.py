@@ -653,3 +653,9 @@ def test_the_measured_page_says_that_it_is_an_estimate_for_this_machine(tmp_path
     for words in ("an estimate for this machine", "leaves out reading data", "Plain mode: the aggregator can read"):
         assert words in out
     assert "keystream" not in out
+
+
+def test_a_run_of_references_alone_is_told_what_a_federation_would_need(tmp_path, preflight):
+    code, out, _ = preflight(write(tmp_path, federated=False, references=["centralised"]))
+    assert code == 0
+    assert "trains its references alone" in " ".join(out.split())
