@@ -16,6 +16,7 @@ FEDERATED, CENTRALISED = "federated, GIN", "centralised, GIN"
 CT_ONLY, MR_ONLY = "CT sites only, GIN", "MRI sites only, GIN"
 PLAIN, MASKED, ENCRYPTED = "plain", "masked", "encrypted"
 EPSILON_8, NO_NOISE = "distributed, epsilon 8", "no noise"
+SEVERAL = 3.0
 HARD_ORGANS = {"abdomen": ("pancreas", "gallbladder"), "whole_heart": ("myocardium", "right_atrium")}
 
 Cells = Sequence[CellRecord]
@@ -78,22 +79,31 @@ def _same_model(record: StudyRecord) -> Claim | None:
 
 
 def _gin_on_unseen(record: StudyRecord) -> Claim | None:
-    organ = HARD_ORGANS["abdomen"][0]
-    gin, none = (_estimate(record, ("unseen", name), "MR", organ) for name in (GIN, NONE))
-    overall = [_estimate(record, ("unseen", name), "MR") for name in (GIN, NONE)]
-    if gin is None or none is None or None in overall:
-        return _claim(record, "unseen", _GIN_CLAIM, "several-fold for the hard organs", None, None)
-    fold = gin.mean / none.mean if none.mean > 0 else float("inf")
-    means = " against ".join(f"{one.mean:.3f}" for one in overall if one is not None)
+    aim = "several-fold for the hard organs"
+    folds = []
+    for organ in HARD_ORGANS.get(_task(record), ()):
+        gin, none = (_estimate(record, ("unseen", name), "MR", organ) for name in (GIN, NONE))
+        if gin is not None and none is not None:
+            fold = gin.mean / none.mean if none.mean > 0 else float("inf")
+            folds.append((fold, f"{organ} {none.mean:.3f} -> {gin.mean:.3f} ({fold:.1f} times)"))
+    overall = [_estimate(record, ("unseen", name), "MR") for name in (NONE, GIN)]
+    if not folds or None in overall:
+        return _claim(record, "unseen", _GIN_CLAIM, aim, None, None)
+    means = " -> ".join(f"{one.mean:.3f}" for one in overall if one is not None)
     return _claim(
         record,
         "unseen",
         _GIN_CLAIM,
-        "several-fold for the hard organs",
-        f"{organ} {none.mean:.3f} -> {gin.mean:.3f} ({fold:.1f} times); mean over organs {means}",
-        fold >= 3.0,
-        note="met from three times on; the paper: pancreas 0.073 -> 0.437",
+        aim,
+        f"{', '.join(text for _, text in folds)}; mean over organs {means}",
+        all(fold >= SEVERAL for fold, _ in folds),
+        note=f"met where each is {SEVERAL:g} times or more; the paper: pancreas 0.073 -> 0.437",
     )
+
+
+def _task(record: StudyRecord) -> str:
+    experiment = record.experiment("unseen")
+    return "" if experiment is None else experiment.task
 
 
 def _ipa(record: StudyRecord) -> Claim | None:
