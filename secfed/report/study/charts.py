@@ -63,10 +63,19 @@ def linear(values: Iterable[float], *, floor: float | None = None, ceiling: floa
     return Scale(low=low, high=high, ticks=ticks, digits=max(0, -math.floor(math.log10(step) + 1e-9)))
 
 
+_FEW_TICKS = 6
+
+
 def logarithmic(values: Iterable[float]) -> Scale:
-    """A logarithmic scale whose ticks are 1, 2 and 5 times the powers of ten, with a little room at both ends."""
+    """A logarithmic scale with a little room at both ends.
+
+    Ticks stand at the values themselves, to two digits, where they are few; else at 1, 2 and 5 times powers of ten.
+    """
     known = sorted(values) or [1.0, 10.0]
     low, high = known[0] / 1.25, known[-1] * 1.25
+    marked = sorted({float(f"{value:.2g}") for value in known})
+    if len(marked) <= _FEW_TICKS:
+        return Scale(low=low, high=high, ticks=tuple(marked), log=True)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [lead * 10.0**power for power in powers for lead in (1, 2, 5)]
     return Scale(low=low, high=high, ticks=tuple(tick for tick in ticks if low <= tick <= high), log=True)
