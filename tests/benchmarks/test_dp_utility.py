@@ -86,7 +86,7 @@ def test_a_line_rises_where_its_values_rise(tmp_path):
 def test_a_tiny_benchmark_prices_and_trains_a_cell_once(tmp_path, monkeypatch):
     cell = Cell(name="epsilon 8", group="distributed", sites=4)
     # In this process: starting one per job would take most of the test's time.
-    monkeypatch.setattr(run, "run_jobs", lambda orders, **_: [job_process._execute(order) for order in orders])
+    monkeypatch.setattr(run, "run_jobs", lambda orders, **_: [job_process.train_and_test(order) for order in orders])
     bench = Bench(tmp_path, scale=SMOKE, cores=1)
     found = bench.outcome(cell)
     assert found.epsilon == pytest.approx(8.0, rel=0.01)
