@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    """The number of cells that are not complete at the end."""
+    """The number of cells that were asked for and are not complete at the end."""
     clock = time.monotonic()
     scale = "smoke" if given.quick else given.scale
     grid = load_grid(given.grid, scale=scale)
@@ -88,8 +88,12 @@ def _run(given: argparse.Namespace) -> int:
     study = (given.out or Path("runs") / f"utility-{scale}{kind}").resolve()
     study.mkdir(parents=True, exist_ok=True)
     real = None if given.data is None else split_real(given.data, grid, study=study)
-    cells = cells_of(grid, real=real, only=tuple(given.only), seeds=given.seeds, tuning=given.tuning)
-    bench = Bench(grid, cells, study=study, leakage=given.leakage, clock=clock)
+    cells = cells_of(grid, real=real, seeds=given.seeds, tuning=given.tuning)
+    asked = {cell.experiment for cell in cells_of(grid, real=real, only=tuple(given.only), tuning=given.tuning)}
+    # What earlier calls trained stays in the record, whatever this one is about.
+    known = asked | {cell.experiment for cell in cells if completed(study, cell.run_key)}
+    cells = [cell for cell in cells if cell.experiment in known]
+    bench = Bench(grid, cells, asked=asked, study=study, leakage=given.leakage, clock=clock)
     if not given.collect:
         bench.train(cores=given.cores, engine=given.engine)
     record = bench.finish()
@@ -99,15 +103,26 @@ def _run(given: argparse.Namespace) -> int:
     if given.markdown is not None:
         given.markdown.write_text(headline(record), encoding="utf-8")
     sys.stdout.write(f"{study / FILE_NAME}\n{study / PAGE}\n")
-    return sum(cell.status != "complete" for cell in record.cells)
+    wanted = {cell.key for cell in cells if cell.experiment in asked}
+    return sum(cell.status != "complete" for cell in record.cells if cell.key in wanted)
 
 
 class Bench:
-    """One study's folder and what is to stand in it."""
+    """One study's folder, what is to stand in it, and which experiments are to be trained now."""
 
-    def __init__(self, grid: Grid, cells: Sequence[Cell], *, study: Path, leakage: Path | None, clock: float) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        cells: Sequence[Cell],
+        *,
+        asked: Collection[str],
+        study: Path,
+        leakage: Path | None,
+        clock: float,
+    ) -> None:
         self.grid = grid
         self.cells = cells
+        self.asked = asked
         self.study = study
         self.leakage = leakage
         self.outcomes: dict[str, Outcome] = {}
@@ -167,7 +182,7 @@ class Bench:
         found = {
             cell.run_key: RunOrder(key=cell.run_key, config=cell.config, needs=cell.needs)
             for cell in self.cells
-            if cell.config is not None
+            if cell.config is not None and cell.experiment in self.asked
         }
         # Whoever starts from another run's model needs that run, which may stand behind it in the file.
         return sorted(found.values(), key=lambda order: order.needs is not None and order.needs not in found)

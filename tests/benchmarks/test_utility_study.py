@@ -77,7 +77,7 @@ def bench(folder):
     grid = load_grid(folder / "grid.toml", scale="only")
     out = folder / "study"
     out.mkdir(exist_ok=True)
-    return Bench(grid, cells_of(grid), study=out, leakage=None, clock=0.0)
+    return Bench(grid, cells_of(grid), asked={"asked"}, study=out, leakage=None, clock=0.0)
 
 
 def run(folder, *, cores=2):
