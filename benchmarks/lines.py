@@ -20,8 +20,8 @@ class Line:
     level: float | None = None
 
 
-def draw_lines(lines: Sequence[Line], *, title: str, path: Path) -> None:
-    """Write Dice against epsilon; the axis of Dice starts at zero."""
+def draw_lines(lines: Sequence[Line], *, title: str, path: Path, axis: str = "epsilon") -> None:
+    """Write Dice against epsilon; the axis of Dice starts at zero, and `axis` is written below the other one."""
     ticks = sorted({x for line in lines for x, _ in line.points})
     values = [value for line in lines for value in _values(line)]
     low, high = (ticks[0], ticks[-1]) if ticks else (1.0, 1.0)
@@ -49,8 +49,7 @@ def draw_lines(lines: Sequence[Line], *, title: str, path: Path) -> None:
     for tick in ticks:
         place = f'x="{across(tick):.1f}" y="{HEIGHT - _BOTTOM + 18}"'
         found.append(f'<text {place} text-anchor="middle" fill="#555">{tick:g}</text>')
-    middle = (_LEFT + WIDTH - _RIGHT) / 2
-    found.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle" fill="#555">epsilon</text>')
+    found.append(f'<text x="{_LEFT}" y="{HEIGHT - 8}" fill="#555">{escape(axis)}</text>')
     for index, line in enumerate(lines):
         colour = _COLOURS[index % len(_COLOURS)]
         places = [(across(x), down(y)) for x, y in line.points]
