@@ -39,7 +39,8 @@ def collect(
     for cell in cells:
         if cell.key not in records:
             records[cell.key] = _record(cell, outcomes.get(cell.run_key), study=study)
-    devices = [device for cell in cells if (device := _device(study, cell)) is not None]
+    # The first that tells: reading every run's results again would be the same work a second time.
+    device = next((found for cell in cells if (found := _device(study, cell)) is not None), "not known")
     return StudyRecord(
         name=grid.table.name,
         scale=grid.scale_name,
@@ -50,7 +51,7 @@ def collect(
             code_digest=code_digest(),
             seed=min(grid.scale.seeds),
             versions=versions(),
-            device=devices[0] if devices else "not known",
+            device=device,
             python=platform_line(),
             started=started,
             seconds_total=round(time.monotonic() - clock, 1),
