@@ -29,7 +29,7 @@ from secfed.data.cases import LABEL_MAPS
 from secfed.errors import ConfigError, PolicyRefusal, RunFolderError
 from secfed.parameters import FloatVector, ParameterLayout, load_vector, model_digest, save_vector
 from secfed.protected_vector import encryption_parameters
-from secfed.provisioning import write_private
+from secfed.provisioning.files import write_private
 from secfed.server_optimizer import ServerState, max_state_bytes
 
 RUNS = "encrypted"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from privacy.streams import Words, little_endian_bytes
-from secfed.provisioning import write_private
+from secfed.provisioning.files import write_private
 
 KEPT = 2
 _SUFFIX = ".u32"

@@ -36,7 +36,7 @@ from secfed.errors import ConfigError, PolicyRefusal
 from secfed.messages import Reply, Request
 from secfed.parameters import ParameterLayout
 from secfed.protected_vector import vector_format
-from secfed.provisioning import (
+from secfed.provisioning.files import (
     ANCHOR_FILE,
     IDENTITY_FILE,
     ROSTER_FILE,

@@ -5,7 +5,6 @@ Exit codes: 0 done; 1 anything unexpected; 2 configuration; 3 data; 4 run folder
 standard error.
 """
 
-import json
 import sys
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from secfed.command_line import JsonOption, print_json
 from secfed.errors import ConfigError, SecfedError
+from secfed.provision_command import provision_app
+from secfed.site_command import site_app
 
 app = typer.Typer(
     name="secfed",
@@ -30,19 +32,15 @@ audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting
 app.add_typer(audit_app, name="audit")
 privacy_app = typer.Typer(no_args_is_help=True, help="Price a plan in epsilon, and find the noise for a budget.")
 app.add_typer(privacy_app, name="privacy")
-site_app = typer.Typer(
-    no_args_is_help=True, help="At a site: its privacy budget, its encrypted runs, and the model of one."
-)
+app.add_typer(provision_app, name="provision")
 app.add_typer(site_app, name="site")
 
 errors = Console(stderr=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 EngineOption = Annotated[
     str, typer.Option("--engine", help="in_process (default: one machine, no network) or ray (Flower's simulation).")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run of this configuration.")]
-SiteOption = Annotated[Path, typer.Option("--site", metavar="FOLDER", help="The site's folder: it holds a site.toml.")]
 DeltaOption = Annotated[
     float | None, typer.Option("--delta", metavar="D", help="Chance that the guarantee fails altogether, as 1e-5.")
 ]
@@ -149,7 +147,7 @@ def report(
     page = build_report(run_folders, out=out if out is not None else run_folders[0] / "report.html")
     if as_json:
         tables = study_tables(run_folders[0])
-        _print_json({"report": str(page)} | ({} if tables is None else {"study": tables}))
+        print_json({"report": str(page)} | ({} if tables is None else {"study": tables}))
     else:
         Console().print(f"Report: {page}", soft_wrap=True)
     if open_page:
@@ -189,7 +187,7 @@ def preflight(
     with Console(stderr=True, quiet=as_json).status("Measuring and rehearsing"):
         found = check(config, clients=clients, noise_tail=noise_tail, site_folder=site, measure=measure)
     if as_json:
-        _print_json({"config": str(config_file), **found.as_dict()})
+        print_json({"config": str(config_file), **found.as_dict()})
     else:
         print_preflight(found, Console())
     if found.exit_code:
@@ -221,123 +219,9 @@ def data_phantom(
             out, ct=ct, mri=mri, seed=seed, population=population, task=task, on_case=lambda _: advance()
         )
     if as_json:
-        _print_json({"folder": str(out), "task": task, "ct": ct, "mri": mri, "seed": seed, "population": population})
+        print_json({"folder": str(out), "task": task, "ct": ct, "mri": mri, "seed": seed, "population": population})
     else:
         Console().print(f"{ct} CT and {mri} MRI volumes in {out}", soft_wrap=True)
-
-
-@site_app.command("runs")
-def site_runs(site: SiteOption, as_json: JsonOption = False) -> None:
-    """List the encrypted runs that a site has taken part in, the newest first, and how far it got in each.
-
-    It reads the site's own files and asks nobody. "end not confirmed": the last round is done, but not enough sites
-    showed yet that they ended on this model. "key lost": only the site's books tell of the run.
-
-    Example: secfed site runs --site /srv/secfed/ct-a
-    """
-    from clients.export import standings
-    from clients.site import Site
-    from secfed.display import print_standings
-
-    opened = Site(site)
-    found, problems = standings(opened)
-    if as_json:
-        runs = [standing.as_dict() for standing in found]
-        _print_json({"site": opened.name, "runs": runs, "problems": list(problems)})
-    else:
-        print_standings(opened.name, found, problems, Console())
-
-
-@site_app.command("export")
-def site_export(
-    site: SiteOption,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Safetensors file to write; it must not exist.")],
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Which run, as `secfed site runs` names it or begins to.")
-    ] = None,
-    unfinished: Annotated[
-        int | None,
-        typer.Option(
-            "--unfinished",
-            min=1,
-            metavar="ROUNDS",
-            help="Export a run that has not ended; ROUNDS must be the number of rounds that are done.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the final model of an encrypted run to a file: the only way by which a model leaves the consortium.
-
-    In an encrypted run the aggregator has no model; every site has the same one. Any site can export it, and needs
-    nobody's consent for that: what the others may do with the file is for the consortium's contract to say. The
-    optimiser's moments stay behind. The site's books/site.log notes time, target and SHA-256 of every export. The file
-    is not encrypted, and a model says something about the patients that it was trained on.
-
-    Example: secfed site export --site /srv/secfed/ct-a --out model.safetensors
-    """
-    from clients.export import export_model
-    from clients.site import Site
-    from secfed.display import print_export
-
-    written = export_model(Site(site), out=out, run=run, unfinished=unfinished)
-    if as_json:
-        _print_json(written.as_dict())
-    else:
-        print_export(written, Console())
-
-
-@site_app.command("ledger")
-def site_ledger(
-    site: SiteOption,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", metavar="CONFIG.toml", help="Say how many rounds of this run still fit.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what a site's patients have paid in epsilon, what their cap leaves, and whether the ledgers are whole.
-
-    It reads the site's own files and writes nothing. Each ledger is checked entry by entry, and against the heads that
-    stand in the site's books. Exit code 0: in order. 1: at least one is not.
-
-    Example: secfed site ledger --site /srv/secfed/ct-a --config my-study.toml
-    """
-    from clients.site import Site
-    from secfed.config import load_run_config
-    from secfed.ledger_command import ledger_page, print_ledger
-
-    page = ledger_page(Site(site), None if config_file is None else load_run_config(config_file))
-    if as_json:
-        _print_json(page.as_dict())
-    else:
-        print_ledger(page, Console())
-    if page.failed:
-        raise typer.Exit(1)
-
-
-@site_app.command("raise-cap")
-def site_raise_cap(
-    site: SiteOption,
-    signed_off_by: Annotated[str, typer.Option("--signed-off-by", metavar="NAME", help="Who answers for it.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why these patients may pay more.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Let a site's patients pay up to the `max_epsilon` that its site.toml names now, where a ledger has less.
-
-    An act of the site's owner, and of nobody else: raise `policy.max_epsilon` in site.toml first, then sign here. Name
-    and reason stay in the ledger for good, and every audit of it shows them. A lower `max_epsilon` needs no signature:
-    it holds from the next run on.
-
-    Example: secfed site raise-cap --site /srv/secfed/ct-a --signed-off-by "A. Keeper" --reason "ethics vote 12"
-    """
-    from clients.budget import sign_higher_cap
-    from clients.site import Site
-    from secfed.ledger_command import print_raised
-
-    raised = sign_higher_cap(Site(site), signed_off_by=signed_off_by, reason=reason)
-    if as_json:
-        _print_json({"raised": [{"ledger": name, "before": low, "after": high} for name, low, high in raised]})
-    else:
-        print_raised(raised, Console())
 
 
 @audit_app.command("verify")
@@ -373,7 +257,7 @@ def audit_verify(
         task = bars.add_task("Verifying", total=count_entries(run_folder))
         found = verify_run(run_folder, anchor=anchor, receipts=receipts or (), progress=lambda: bars.advance(task))
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         print_audit(found, Console())
     if not found.verified:
@@ -417,7 +301,7 @@ def audit_attack(
     deviations = [sentence for row in rows if (sentence := deviation(row)) is not None]
     seconds = time.perf_counter() - started
     if as_json:
-        _print_json(
+        print_json(
             {"seed": seed, "seconds": seconds, "rows": [row.as_dict() for row in rows], "deviations": deviations}
         )
     else:
@@ -463,7 +347,7 @@ def audit_canaries(
         rows = audit.audit_canaries(canaries=canaries, rounds=rounds, seed=seed, on_row=lambda _: advance())
     seconds = time.perf_counter() - started
     if as_json:
-        _print_json(
+        print_json(
             {
                 "command": f"secfed audit canaries --canaries {canaries} --rounds {rounds} --seed {seed}",
                 "agrees": audit.agree(rows),
@@ -509,7 +393,7 @@ def audit_membership(
         rows = audit.audit_membership(patients=patients, models=models, seed=seed, on_model=advance)
     seconds = time.perf_counter() - started
     if as_json:
-        _print_json(
+        print_json(
             {
                 "command": f"secfed audit membership --patients {patients} --models {models} --seed {seed}",
                 "as_expected": audit.as_expected(rows),
@@ -558,7 +442,7 @@ def privacy_account(
         patients=patients,
     )
     if as_json:
-        _print_json(as_dict(found, noise_multiplier=noise_multiplier))
+        print_json(as_dict(found, noise_multiplier=noise_multiplier))
     else:
         print_spend(found, Console(), noise_multiplier=None)
 
@@ -591,7 +475,7 @@ def privacy_calibrate(
         epsilon=epsilon, sampling_prob=sampling_prob, steps=steps, before=before or (), delta=delta, patients=patients
     )
     if as_json:
-        _print_json(as_dict(found, noise_multiplier=noise))
+        print_json(as_dict(found, noise_multiplier=noise))
     else:
         print_spend(found, Console(), noise_multiplier=noise)
 
@@ -622,13 +506,9 @@ def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None
         )
         raise typer.Exit(130) from None
     if as_json:
-        _print_json({"run": str(out), "report": str(page), "summary": summary(record).as_dict()})
+        print_json({"run": str(out), "report": str(page), "summary": summary(record).as_dict()})
     else:
         summary(record).print(Console(), run_folder=out, report=page)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
 
 
 def main() -> None:

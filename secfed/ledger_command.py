@@ -21,7 +21,7 @@ from secfed.config import RunConfig
 from secfed.errors import ConfigError, SecfedError
 from secfed.privacy_plan import priced, round_cost
 from secfed.protected_vector import vector_format
-from secfed.provisioning import SIMULATED_NOISE_FILE
+from secfed.provisioning.files import SIMULATED_NOISE_FILE
 from secfed.results import SIMULATED_NOISE
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from secfed.config import (
     EncryptionScheme,
     ModalityName,
+    ModelConfig,
     ProtectionMode,
     SiteName,
     TrainingPlan,
@@ -25,6 +26,10 @@ from secfed.privacy_config import PrivacyMode
 
 SITE_FILE = "site.toml"
 DeviceName = Literal["auto", "cpu", "cuda"]
+Architecture = Literal["unet", "basic_unet"]
+MetricName = Literal["train_loss", "validation"]
+Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+PublicKeyHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SitePolicy(Table):
@@ -33,7 +38,8 @@ class SitePolicy(Table):
     `second_sum` and `min_cohort_change` bound what the difference of two sums may say (privacy.secagg.differencing).
     `min_samples_per_round` is for the site's own slices or patches: an update over few of them shows them. `privacy`
     lists the modes of differential privacy that a run may have; `max_epsilon` at `max_delta` is what all runs together
-    may spend on one data set of this site.
+    may spend on one data set of this site. `architectures` lists the models that may be trained, and `metrics` what may
+    travel beside the update, inside the protected vector: the mean training loss, and validation Dice with its counts.
     """
 
     protection: tuple[ProtectionMode, ...] = ("masked",)
@@ -45,6 +51,8 @@ class SitePolicy(Table):
     min_threshold: PositiveInt | None = None
     min_cohort_change: PositiveInt = 1
     second_sum: Literal["same survivors", "any"] = "same survivors"
+    architectures: tuple[Architecture, ...] = ("unet", "basic_unet")
+    metrics: tuple[MetricName, ...] = ("train_loss", "validation")
     max_parameters: PositiveInt = 200_000_000
     max_rounds: PositiveInt = 10_000
     min_samples_per_round: PositiveInt = 1
@@ -70,6 +78,8 @@ class SitePolicy(Table):
             raise PolicyRefusal(
                 f"the run's delta is {plan.privacy.resolved_delta:g}, but this site's policy allows {self.max_delta:g}"
             )
+        self._check_model(plan.model)
+        self._check_metrics(plan)
         if num_parameters > self.max_parameters:
             raise PolicyRefusal(
                 f"the model has {num_parameters} parameters, but this site's policy allows {self.max_parameters}"
@@ -77,6 +87,28 @@ class SitePolicy(Table):
         if plan.federation.rounds > self.max_rounds:
             raise PolicyRefusal(
                 f"the run asks for {plan.federation.rounds} rounds, but this site's policy allows {self.max_rounds}"
+            )
+
+    def _check_model(self, model: ModelConfig) -> None:
+        if model.architecture not in self.architectures:
+            raise PolicyRefusal(
+                f"the run trains model.architecture = '{model.architecture}', "
+                f"but this site's policy allows only {list(self.architectures)}"
+            )
+
+    def _check_metrics(self, plan: TrainingPlan) -> None:
+        # Under differential privacy no metric of private cases travels at all (secfed.protected_vector).
+        if plan.privacy.guarantees:
+            return
+        if "train_loss" not in self.metrics:
+            raise PolicyRefusal(
+                "the run's updates carry the mean training loss, which this site's policy does not let out "
+                f"(metrics = {list(self.metrics)})"
+            )
+        if plan.federation.validate_every and "validation" not in self.metrics:
+            raise PolicyRefusal(
+                f"the run validates every {plan.federation.validate_every} rounds, and this site's policy does not let "
+                f"validation scores out (metrics = {list(self.metrics)})"
             )
 
     def check_samples(self, samples: int) -> None:
@@ -108,9 +140,15 @@ class SiteFile(Table):
     `durable_state` forces every change of the protocol state to the disk, whole, before its message leaves, so that
     neither a kill nor a power cut can bring back a state whose upload was already sent. Only a simulation turns it off:
     there all parties stop together, and what goes on afterwards is a new session with new keys.
+
+    `consortium` and `superlink`, as "fl.example.org:443", say whom a deployed site belongs to and calls; `reviewer` is
+    the public key of who approves the code that this site runs (clients.approvals).
     """
 
     name: SiteName
+    consortium: SiteName | None = None
+    superlink: Address | None = None
+    reviewer: PublicKeyHex | None = None
     durable_state: bool = True
     device: DeviceName = "auto"
     data: Annotated[tuple[SiteData, ...], Field(min_length=1)]
@@ -118,16 +156,21 @@ class SiteFile(Table):
 
 
 def load_site_file(folder: Path) -> SiteFile:
-    """Read `site.toml` of a site folder; raises ConfigError that names the file and the key."""
+    """Read `site.toml` of a site folder, relative paths from there; raises ConfigError that names file and key."""
     path = folder / SITE_FILE
     try:
-        return SiteFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        site = SiteFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file: a site folder holds a {SITE_FILE}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
     except ValidationError as error:
         raise ConfigError(describe_validation_error(error, SiteFile, origin=str(path))) from None
+    data = tuple(
+        one.model_copy(update={"folder": folder / one.folder.expanduser(), "cache": folder / one.cache.expanduser()})
+        for one in site.data
+    )
+    return site.model_copy(update={"data": data})
 
 
 def save_site_file(folder: Path, site: SiteFile) -> None:

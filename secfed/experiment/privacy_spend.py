@@ -13,7 +13,7 @@ from privacy.accounting import ACCOUNTANT, RELATION, UNIT
 from secfed.config import TrainingPlan
 from secfed.engines.job import SITES_FOLDER
 from secfed.experiment.curves import BOOKS
-from secfed.provisioning import SIMULATED_NOISE_FILE
+from secfed.provisioning.files import SIMULATED_NOISE_FILE
 from secfed.results import CurvePoint, PrivacyRecord
 
 

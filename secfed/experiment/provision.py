@@ -15,7 +15,7 @@ from secfed.experiment.plans import JobSpec
 from secfed.experiment.run_folder import RunFolder
 from secfed.experiment.start import starting_vector
 from secfed.parameters import save_vector
-from secfed.provisioning import provision_simulation
+from secfed.provisioning.simulation import provision_simulation
 from secfed.site_config import SiteData, SiteFile, SitePolicy
 
 READY = "ready.json"

@@ -16,7 +16,7 @@ from clients.training import TrainingSource
 from privacy.ledger_entries import BudgetSpentError, LedgerError
 from privacy.streams import little_endian_bytes
 from secfed.errors import DataError, PolicyRefusal
-from secfed.provisioning import SIMULATED_NOISE_FILE
+from secfed.provisioning.files import SIMULATED_NOISE_FILE
 from secfed.site_config import load_site_file, save_site_file
 
 MODES = ("local", "distributed", "silo")

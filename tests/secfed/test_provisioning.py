@@ -9,7 +9,8 @@ from small_federation import config, provision
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import verify_roster
 from secfed.errors import ConfigError, PolicyRefusal
-from secfed.provisioning import make_identity, provision_simulation, write_private
+from secfed.provisioning.files import make_identity, write_private
+from secfed.provisioning.simulation import provision_simulation
 from secfed.site_config import SITE_FILE, SiteData, SiteFile, SitePolicy, load_site_file, save_site_file
 
 

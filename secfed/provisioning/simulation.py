@@ -1,56 +1,19 @@
-"""Keys and roster for a consortium: each site's identity is made in its own folder; only the public half leaves it.
+"""A consortium for experiments on one machine, which plays every site, the aggregator and whoever signs the roster.
 
-`provision_simulation` plays every site and the consortium in one process, for experiments on one machine. Its
-identities come from OS entropy like real ones, but one machine holds them all: it demonstrates the protocol and
-protects nobody from the owner of that machine.
-
-Protects nothing by itself: a site folder must be readable by its owner only (files are created with mode 0600).
+Its identities come from OS entropy like real ones, but one machine holds them all: it demonstrates the protocol and
+protects nobody from the owner of that machine. Real sites are provisioned by `secfed.provisioning.site_folder`.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Member, Roster, generate_consortium_key, sign_roster
 from privacy.streams import derive_key
+from secfed.provisioning.files import ANCHOR_FILE, ROSTER_FILE, SIMULATED_NOISE_FILE, make_identity, write_private
 from secfed.site_config import SiteFile, save_site_file
 
-IDENTITY_FILE = "identity.key"
-ROSTER_FILE = "roster.cbor"
-ANCHOR_FILE = "anchor.pub"
-ROUNDING_FILE = "rounding.key"
-SIMULATED_NOISE_FILE = "simulated-noise.key"
-"""Stands in simulated sites only: their noise follows from the run's seed and is no guarantee to anybody."""
 YEAR_SECONDS = 365 * 24 * 3600
-
-
-def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file that only its owner may read; `durable` means whole and on the disk, whatever happens meanwhile.
-
-    Otherwise the file is overwritten in place: a kill in that instant may leave it damaged.
-    """
-    target = path.with_name(f".{path.name}.{os.getpid()}") if durable else path
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    if durable:
-        target.replace(path)
-
-
-def make_identity(folder: Path, *, name: str, rounding_key: bytes) -> bytes:
-    """Create a site's long-term key unless it has one; returns the public half (32 bytes)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    path = folder / IDENTITY_FILE
-    if not path.exists():
-        write_private(path, Identity.generate(name).to_bytes())
-    write_private(folder / ROUNDING_FILE, rounding_key)
-    return Identity.from_bytes(path.read_bytes(), name=name).public_key
 
 
 def provision_simulation(
