@@ -39,13 +39,19 @@ from secfed.protected_vector import vector_format
 
 ATTEMPTS_PER_SESSION = 3
 SESSIONS = 2
+MAX_REASON = 500
+"""Characters of a failure's reason in the audit log."""
 
 
 class Federation:
-    """One job at the aggregator."""
+    """One job at the aggregator; `retry_seconds` is the pause before a failed round is tried again, doubled each time.
 
-    def __init__(self, grid: Grid, folder: AggregatorFolder) -> None:
+    In a deployment a failed round may be a restart or a network that heals; on one machine nothing changes by waiting.
+    """
+
+    def __init__(self, grid: Grid, folder: AggregatorFolder, *, retry_seconds: float = 0.0) -> None:
         self.folder = folder
+        self.retry_seconds = retry_seconds
         self.plan: TrainingPlan = folder.plan()
         self.sites = folder.site_names()
         self.initial, self.layout = folder.initial_model()
@@ -100,11 +106,16 @@ class Federation:
                 return session
             except (HostileInputError, ValueError) as error:
                 reasons.append(str(error))
+                self.folder.audit(
+                    "round failed", run=self.plan.digest().hex(), round=completed + 1, reason=str(error)[:MAX_REASON]
+                )
+                time.sleep(self.retry_seconds * 2**attempt)
                 if session is None or attempt % ATTEMPTS_PER_SESSION == ATTEMPTS_PER_SESSION - 1:
                     session = None
                 continue
             self._note_done(done, costs, seconds=time.perf_counter() - started, failed=reasons)
             self.model.save()
+            self._audit_done(done)
             return session
         what = f"round {completed + 1}" if completed < rounds else "the end of the run"
         raise RoundAborted(
@@ -129,10 +140,18 @@ class Federation:
         )
 
     def _open(self, costs: Costs) -> Summation:
-        nodes = self.channel.connected() if self._known else self.channel.wait_for(len(self.sites))
+        # At first everybody is waited for; later, whoever can make a round.
+        enough = self.plan.federation.min_cohort if self._known else len(self.sites)
+        nodes = self.channel.wait_for(enough)
         self._known.update(nodes)
         session = self._session()
         session.open(nodes, costs)
+        self.folder.audit(
+            "session opened",
+            run=self.plan.digest().hex(),
+            session=session.session.hex(),
+            cohort=session.cohort(),
+        )
         self._absentees.note(
             nodes, joined=session.nodes(), declined=session.declined, server_round=self.model.completed + 1
         )
@@ -218,6 +237,19 @@ class Federation:
             failed_attempts=failed,
             metrics=dict(done.metrics),
         )
+
+    def _audit_done(self, done: RoundDone | None) -> None:
+        run = self.plan.digest().hex()
+        if done is None:
+            self.folder.audit("run ended", run=run, status="done", rounds=self.model.completed)
+        else:
+            self.folder.audit(
+                "round done",
+                run=run,
+                round=self.model.completed,
+                survivors=list(done.survivors),
+                model="" if isinstance(self.model, SealedModel) else self.model.digest.hex(),
+            )
 
     def _note(self, event: str, costs: Costs, *, seconds: float, **details: object) -> None:
         self.folder.append(

@@ -4,6 +4,7 @@
     simulated                                                                given in experiments on one machine
     checkpoints/  journal.jsonl  transcript/  aggregator-view.json           kept
     evidence/  half-opened.json                                              kept, where something went wrong
+    audit.jsonl  outcome.json                                                kept, in a deployment
 
 Runs at the aggregator. It holds no key and no image: every file here may be read by the auditor.
 """
@@ -18,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.secagg.roster import Roster, verify_roster
-from secfed.aggregator_files import ANCHOR, INITIAL, JOURNAL, PLAN, ROSTER, SIMULATED, SITES, VIEW
+from secfed.aggregator_files import ANCHOR, INITIAL, JOURNAL, OUTCOME, PLAN, ROSTER, SIMULATED, SITES, VIEW
+from secfed.audit_log import AuditLog
 from secfed.config import TrainingPlan
 from secfed.errors import RunFolderError
 from secfed.parameters import ParameterLayout, load_vector
+from secfed.whole_file import write_whole
 
 
 class AggregatorFolder:
@@ -66,6 +69,16 @@ class AggregatorFolder:
     def journal(self) -> list[dict[str, Any]]:
         """All whole lines of the journal; a line that a kill cut short is left out."""
         return read_journal(self.folder / JOURNAL)
+
+    def note_outcome(self, status: str, reason: str = "") -> None:
+        """Say how the run stands, for whoever follows it from another process: "running", "done" or "failed"."""
+        data = json.dumps({"status": status, "reason": reason, "process": os.getpid()}).encode()
+        write_whole(self.folder / OUTCOME, data, durable=self.durable)
+
+    def audit(self, event: str, **details: Any) -> None:
+        """A line in the run's audit log; experiments on one machine keep none."""
+        if self.durable:
+            AuditLog(self.folder).append(event, **details)
 
     def rewind(self, *, completed: int) -> None:
         """Drop journal entries of rounds past the last checkpoint: they will be run again."""

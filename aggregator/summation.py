@@ -104,6 +104,15 @@ class Summation(Protocol):
 
     declined: set[int]
 
+    @property
+    def session(self) -> bytes:
+        """The session's name, 32 bytes."""
+        ...
+
+    def cohort(self) -> list[str]:
+        """The sites that take part, sorted."""
+        ...
+
     def nodes(self) -> set[int]:
         """The nodes that take part."""
         ...
@@ -149,10 +158,19 @@ class Session:
         self.min_cohort = min_cohort
         self.expected_names = names
         self.run = run
-        self.session = secrets.token_bytes(32)
+        self._session = secrets.token_bytes(32)
         self._number = 0
         self.names: dict[int, str] = {}
         self.declined: set[int] = set()
+
+    @property
+    def session(self) -> bytes:
+        """The session's name, 32 bytes."""
+        return self._session
+
+    def cohort(self) -> list[str]:
+        """The sites that take part, sorted."""
+        return sorted(self.names.values())
 
     def nodes(self) -> set[int]:
         """The nodes that take part."""

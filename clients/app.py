@@ -20,7 +20,8 @@ from clients.site import Site
 from privacy.errors import HostileInputError, RangeError
 from privacy.he.errors import StaleMemberError, UnreadableSumError
 from privacy.ledger_entries import BudgetSpentError, LedgerError
-from secfed.errors import DataError, PolicyRefusal
+from secfed.audit_log import AuditLog
+from secfed.errors import DataError, PolicyRefusal, SecfedError
 from secfed.messages import (
     BadMessage,
     Binding,
@@ -62,6 +63,7 @@ def create_app(locate: Callable[[Context], Path] = site_folder_of_node) -> Clien
 
 def _handle(message: Message, stage: Stage, *, locate: Callable[[], Path]) -> Message:
     books: Books | None = None
+    audit: AuditLog | None = None
     binding = Binding(run=bytes(32), session=bytes(32))
     name = "unknown"
     try:
@@ -69,15 +71,21 @@ def _handle(message: Message, stage: Stage, *, locate: Callable[[], Path]) -> Me
         books = Books(folder / "books")
         site = Site(folder)
         name = site.name
+        audit = None if not site.file.durable_state else AuditLog(books.folder, fields=site.file.policy.log_fields)
         request = decode_request(
             message.content, max_vector_length=MAX_VECTOR_LENGTH, max_attachment_bytes=MAX_ATTACHMENT_BYTES
         )
         binding = request.binding
         _require_stage(request, stage)
-        return Message(encode_reply(Participant(site).answer(request)), reply_to=message)
+        reply = encode_reply(Participant(site).answer(request))
+        if audit is not None:
+            # Before the reply leaves, so that nothing leaves unlogged: a disk without room for the line refuses.
+            _audit(audit, site, request)
+        return Message(reply, reply_to=message)
     except Exception as error:
         reason = _public_reason(error)
         _note(books, stage=stage.value, round=binding.server_round, reason=reason, error=repr(error))
+        _audit_refusal(audit, binding, stage=stage, reason=reason)
         return Message(
             encode_refusal(Refusal(stage=stage, binding=binding, site=name, reason=reason)), reply_to=message
         )
@@ -91,6 +99,39 @@ def _note(books: Books | None, **details: str | int) -> None:
         books.log("refused", **details)
     except OSError as error:
         logging.getLogger(__name__).warning("the site's log cannot be written (%s); refused: %s", error, details)
+
+
+def _audit(audit: AuditLog, site: Site, request: Request) -> None:
+    binding = request.binding
+    names = {"run": binding.run.hex(), "session": binding.session.hex()}
+    if request.stage is Stage.JOIN:
+        plan = site.session(run=binding.run, session=binding.session).plan
+        audit.append(
+            "joined",
+            **names,
+            plan=plan.digest().hex(),
+            protection=plan.protection.mode,
+            privacy=plan.privacy.mode,
+            roster="" if plan.protection.mode == "plain" else site.roster().digest.hex(),
+        )
+    else:
+        audit.append("answered", **names, stage=request.stage.value, round=binding.server_round)
+
+
+def _audit_refusal(audit: AuditLog | None, binding: Binding, *, stage: Stage, reason: str) -> None:
+    if audit is None:
+        return
+    try:
+        audit.append(
+            "refused",
+            run=binding.run.hex(),
+            session=binding.session.hex(),
+            stage=stage.value,
+            round=binding.server_round,
+            reason=reason,
+        )
+    except SecfedError as error:
+        logging.getLogger(__name__).warning("%s; refused: %s at %s", error, reason, stage.value)
 
 
 def _require_stage(request: Request, stage: Stage) -> None:

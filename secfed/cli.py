@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from secfed.aggregator_command import aggregator_app
 from secfed.command_line import JsonOption, print_json
 from secfed.errors import ConfigError, SecfedError
 from secfed.provision_command import provision_app
@@ -33,6 +34,7 @@ app.add_typer(audit_app, name="audit")
 privacy_app = typer.Typer(no_args_is_help=True, help="Price a plan in epsilon, and find the noise for a budget.")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(provision_app, name="provision")
+app.add_typer(aggregator_app, name="aggregator")
 app.add_typer(site_app, name="site")
 
 errors = Console(stderr=True)

@@ -321,24 +321,7 @@ class RunConfig(TrainingPlan):
             raise ValueError(f"names of sites and test sets must differ, but {twice} stand twice")
         if not self.federated and not self.references:
             raise ValueError("federated = false trains the references alone, but there are none: name them")
-        if len(self.sites) < self.federation.min_cohort:
-            raise ValueError(
-                f"{len(self.sites)} sites, but federation.min_cohort = {self.federation.min_cohort}: "
-                "add sites or lower min_cohort"
-            )
-        privacy, spare = self.privacy, len(self.sites) - self.privacy.max_dropouts
-        if privacy.mode in ("distributed", "silo"):
-            if spare - privacy.max_colluders < 1:
-                raise ValueError(
-                    f"privacy.max_dropouts = {privacy.max_dropouts} and max_colluders = {privacy.max_colluders} leave "
-                    f"none of {len(self.sites)} sites to add noise: lower them"
-                )
-            if self.federation.min_cohort < spare:
-                raise ValueError(
-                    f"federation.min_cohort = {self.federation.min_cohort}: the noise of privacy.mode = "
-                    f"'{privacy.mode}' needs {spare} of {len(self.sites)} sites (privacy.max_dropouts = "
-                    f"{privacy.max_dropouts}): set min_cohort to {spare}, or raise max_dropouts"
-                )
+        check_cohort(self, sites=len(self.sites))
         if self.federation.normalisation == "fednorm" and self.protection.mode != "plain":
             held = [site.modality for site in self.sites]
             alone = sorted(modality for modality in set(held) if held.count(modality) == 1)
@@ -347,12 +330,6 @@ class RunConfig(TrainingPlan):
                     f"federation.normalisation = 'fednorm': one site alone holds {' and '.join(alone)}, and the sum "
                     "over that modality would be its update: add a second site, or use 'fedbn', which sends nothing"
                 )
-        threshold = self.protection.threshold
-        if threshold is not None and threshold > len(self.sites):
-            raise ValueError(
-                f"protection.threshold = {threshold}, but there are only {len(self.sites)} sites: "
-                "add sites or lower the threshold"
-            )
         return self
 
     def plan(self) -> TrainingPlan:
@@ -362,6 +339,32 @@ class RunConfig(TrainingPlan):
     def run_digest(self) -> str:
         """Hex SHA-256 of the whole configuration: a run folder belongs to exactly one."""
         return _digest(self).hex()
+
+
+def check_cohort(plan: TrainingPlan, *, sites: int) -> None:
+    """Raise ValueError where a plan asks for more sites, survivors or shares of noise than there are sites."""
+    if sites < plan.federation.min_cohort:
+        raise ValueError(
+            f"{sites} sites, but federation.min_cohort = {plan.federation.min_cohort}: add sites or lower min_cohort"
+        )
+    privacy, spare = plan.privacy, sites - plan.privacy.max_dropouts
+    if privacy.mode in ("distributed", "silo"):
+        if spare - privacy.max_colluders < 1:
+            raise ValueError(
+                f"privacy.max_dropouts = {privacy.max_dropouts} and max_colluders = {privacy.max_colluders} leave "
+                f"none of {sites} sites to add noise: lower them"
+            )
+        if plan.federation.min_cohort < spare:
+            raise ValueError(
+                f"federation.min_cohort = {plan.federation.min_cohort}: the noise of privacy.mode = "
+                f"'{privacy.mode}' needs {spare} of {sites} sites (privacy.max_dropouts = "
+                f"{privacy.max_dropouts}): set min_cohort to {spare}, or raise max_dropouts"
+            )
+    threshold = plan.protection.threshold
+    if threshold is not None and threshold > sites:
+        raise ValueError(
+            f"protection.threshold = {threshold}, but there are only {sites} sites: add sites or lower the threshold"
+        )
 
 
 def _digest(model: BaseModel, *, exclude: set[str] | None = None) -> bytes:

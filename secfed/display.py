@@ -48,6 +48,14 @@ def counting_bar(title: str, *, total: int, quiet: bool) -> Iterator[Callable[[]
         yield lambda: bars.advance(task)
 
 
+@contextmanager
+def rounds_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar that is told how many are done, and of how many."""
+    with _progress(quiet=quiet) as bars:
+        task = bars.add_task(title, total=None, note="")
+        yield lambda completed, total: bars.update(task, completed=completed, total=total)
+
+
 class RunDisplay:
     """Live progress of one run; a context manager."""
 

@@ -17,6 +17,119 @@ site_app = typer.Typer(
 )
 
 
+@site_app.command("run")
+def site_run(site: SiteOption) -> None:
+    """Take part: run the site's SuperNode and its worker until SIGTERM, and start again what ends.
+
+    The process for systemd (docs/deploy.md). It opens connections to the aggregator only, and nobody connects to the
+    site. SIGTERM lets the message in progress be finished.
+
+    Example: secfed site run --site /srv/secfed/ct-a
+    """
+    from secfed.deployment.site_side import note_start, note_stop, supervise_site
+    from secfed.deployment.supervisor import install_signals
+
+    console = Console(stderr=True)
+    supervisor = supervise_site(site)
+    install_signals(supervisor.stop)
+
+    def ready() -> None:
+        note_start(site)
+        console.print("Connecting. Refusals and their reasons: books/site.log. SIGTERM or Ctrl-C ends it.")
+
+    supervisor.run(on_ready=ready)
+    note_stop(site)
+
+
+@site_app.command("approve")
+def site_approve(
+    site: SiteOption,
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The reviewer's private key.")],
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who approves.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="On what grounds: a review, a ticket.")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="FILE", help="A bundle's file; default: the one of the installed release."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Approve the release that is installed here, so that runs for it are answered; an act of the site's reviewer.
+
+    A run names the program that it is for. The site runs its own installed program and no other, and only where its
+    reviewer has signed for it. After an update of the program, the new release has to be approved.
+
+    Example: secfed site approve --site /srv/secfed/ct-a --key reviewer.key --by "R. Viewer" --reason "review 7"
+    """
+    from clients.approvals import Approvals
+    from secfed.deployment.bundle import bundle_bytes, bundle_digest, code_of
+    from secfed.deployment.site_side import site_log
+    from secfed.errors import ConfigError
+    from secfed.provenance import code_digest
+    from secfed.provisioning.reviewer import load_reviewer_key
+    from secfed.site_config import load_site_file
+
+    file = load_site_file(site)
+    data = bundle_bytes() if bundle is None else bundle.read_bytes()
+    if code_of(data) != code_digest():
+        raise ConfigError(
+            f"{bundle}: made for the program {code_of(data)[:16]}..., and {code_digest()[:16]}... is installed here: a "
+            "reviewer approves what runs here"
+        )
+    approvals = Approvals(
+        site, site=file.name, reviewer=None if file.reviewer is None else bytes.fromhex(file.reviewer)
+    )
+    made = approvals.add(
+        bundle=bundle_digest(data), code=code_digest(), by=by, reason=reason, key=load_reviewer_key(key)
+    )
+    site_log(site, file).append("release approved", bundle=made.bundle, code=made.code, by=made.by, reason=made.reason)
+    if as_json:
+        print_json({"bundle": made.bundle, "code": made.code, "by": made.by, "time": made.time})
+    else:
+        Console().print(f"Approved: bundle {made.bundle}, program {made.code}.", soft_wrap=True, highlight=False)
+
+
+@site_app.command("approvals")
+def site_approvals(
+    site: SiteOption,
+    withdraw: Annotated[
+        str | None, typer.Option("--withdraw", metavar="BUNDLE", help="Take an approval back, by its first digits.")
+    ] = None,
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who withdraws.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List which releases this site answers for, or withdraw one; a withdrawal needs no key and holds at once.
+
+    Example: secfed site approvals --site /srv/secfed/ct-a
+    """
+    from clients.approvals import Approvals
+    from secfed.deployment.site_side import site_log
+    from secfed.errors import ConfigError
+    from secfed.provenance import code_digest
+    from secfed.site_config import load_site_file
+
+    file = load_site_file(site)
+    approvals = Approvals(
+        site, site=file.name, reviewer=None if file.reviewer is None else bytes.fromhex(file.reviewer)
+    )
+    if withdraw is not None:
+        if not by.strip():
+            raise ConfigError("--by NAME: a withdrawal names who withdraws")
+        approvals.withdraw(withdraw)
+        site_log(site, file).append("approval withdrawn", bundle=withdraw, by=by)
+    found = approvals.all()
+    if as_json:
+        entries = [{"bundle": one.bundle, "code": one.code, "by": one.by, "time": one.time} for one in found]
+        print_json({"site": file.name, "installed": code_digest(), "approvals": entries})
+        return
+    for one in found:
+        here = "installed here" if one.code == code_digest() else "another release"
+        Console().print(
+            f"{one.bundle[:16]}  {here}  {one.time}  {one.by}: {one.reason}", soft_wrap=True, highlight=False
+        )
+    if not found:
+        Console().print("Nothing is approved: every run is refused.")
+
+
 @site_app.command("runs")
 def site_runs(site: SiteOption, as_json: JsonOption = False) -> None:
     """List the encrypted runs that a site has taken part in, the newest first, and how far it got in each.

@@ -40,6 +40,7 @@ class SitePolicy(Table):
     lists the modes of differential privacy that a run may have; `max_epsilon` at `max_delta` is what all runs together
     may spend on one data set of this site. `architectures` lists the models that may be trained, and `metrics` what may
     travel beside the update, inside the protected vector: the mean training loss, and validation Dice with its counts.
+    `log_fields`, where given, are the only details that the site's audit log holds (secfed.audit_log.FIELDS).
     """
 
     protection: tuple[ProtectionMode, ...] = ("masked",)
@@ -56,6 +57,7 @@ class SitePolicy(Table):
     max_parameters: PositiveInt = 200_000_000
     max_rounds: PositiveInt = 10_000
     min_samples_per_round: PositiveInt = 1
+    log_fields: tuple[str, ...] | None = None
 
     def check_plan(self, plan: TrainingPlan, *, num_parameters: int) -> None:
         """Raise PolicyRefusal, naming the rule, for a plan that this site does not take part in."""

@@ -110,8 +110,8 @@ def _check_anchor(folder: Path, anchor: bytes, *, told: str | None) -> None:
     if not here.exists() and told is None:
         # The fingerprint is not shown: whoever only copied it would have compared nothing.
         raise ConfigError(
-            "this folder has no anchor yet: ask the consortium by telephone for its anchor's fingerprint, and repeat with "
-            "--anchor-fingerprint and what you were told"
+            "this folder has no anchor yet: ask the consortium by telephone for its anchor's fingerprint, and repeat "
+            "with --anchor-fingerprint and what you were told"
         )
 
 

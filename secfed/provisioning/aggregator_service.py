@@ -26,6 +26,7 @@ from secfed.provisioning.files import SERVER_KEY_FILE, SERVER_REQUEST_FILE, make
 from secfed.provisioning.fingerprint import fingerprint
 
 AGGREGATOR_FILE = "aggregator.toml"
+LOOPBACK = ("localhost", "127.0.0.1")
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -59,7 +60,9 @@ def make_aggregator_folder(folder: Path, *, consortium: str, hosts: Sequence[str
     Raises:
         ConfigError: a host that is none, or a folder of another consortium.
     """
-    wanted = _parse({"consortium": consortium, "hosts": list(hosts), "port": port}, origin="the new aggregator")
+    # The aggregator's own processes reach the SuperLink on loopback, by the same certificate.
+    named = [*hosts, *(own for own in LOOPBACK if own not in hosts)]
+    wanted = _parse({"consortium": consortium, "hosts": named, "port": port}, origin="the new aggregator")
     make_private_folder(folder)
     key_path = folder / SERVER_KEY_FILE
     key = (

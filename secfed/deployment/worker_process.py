@@ -1,0 +1,42 @@
+"""`python -m secfed.deployment.worker_process SITE_FOLDER ADDRESS`: what `secfed site run` starts as the worker."""
+
+import sys
+from pathlib import Path
+
+from flwr.app import Context
+
+from clients.app import create_app
+from clients.approvals import Approvals
+from secfed.deployment.site_side import NODE_FOLDER, SECRET_FILE, site_log
+from secfed.deployment.site_worker import Door, SiteWorker
+from secfed.deployment.supervisor import install_signals
+from secfed.provenance import check_single_root
+from secfed.site_config import load_site_file
+
+
+def main(folder: Path, address: str) -> None:
+    """Answer messages until SIGTERM, then finish the one in progress."""
+    check_single_root()
+    site = load_site_file(folder)
+
+    def approvals() -> Approvals:
+        # Read for every message: an approval that was withdrawn holds no longer.
+        now = load_site_file(folder)
+        reviewer = None if now.reviewer is None else bytes.fromhex(now.reviewer)
+        return Approvals(folder, site=now.name, reviewer=reviewer)
+
+    def own_folder(_: Context) -> Path:
+        return folder
+
+    door = Door(address=address, secret=(folder / NODE_FOLDER / SECRET_FILE).read_bytes())
+    worker = SiteWorker(folder, door=door, approvals=approvals, app=create_app(own_folder), log=site_log(folder, site))
+    install_signals(worker.stop)
+    # Loaded here, once: every message's process is a fork of this one.
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())
+    worker.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
