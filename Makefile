@@ -7,13 +7,20 @@ OUT ?= runs/demo
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check setup format clean
+.PHONY: demo test test-studies test-deployment check setup format clean
 
 demo: setup
 	$(BIN)/secfed demo --out $(OUT)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# What is too long for `make test`; CI runs both after it.
+test-studies: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m study
+
+test-deployment: setup
+	$(BIN)/python -m pytest -n 0 -m deployment
 
 check: setup
 	$(BIN)/ruff check .

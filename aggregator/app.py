@@ -23,10 +23,11 @@ def create_app(folder: Path | None = None) -> ServerApp:
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        if folder is not None:
-            Federation(grid, AggregatorFolder(folder)).run()
+        place = AggregatorFolder(folder if folder is not None else Path(str(context.run_config["run-dir"])))
+        if place.durable:
+            _run_deployed(grid, place)
         else:
-            _run_deployed(grid, AggregatorFolder(Path(str(context.run_config["run-dir"]))))
+            Federation(grid, place).run()
 
     return server_app
 

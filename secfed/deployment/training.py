@@ -22,7 +22,7 @@ from secfed.whole_file import write_whole
 
 BUNDLE = "bundle"
 POLL_SECONDS = 0.5
-ASK_SECONDS = 10.0
+ASK_SECONDS = 30.0
 """How often Flower is asked whether the run's process still lives, where the run's folder does not say."""
 _ENDED = frozenset({"finished"})
 

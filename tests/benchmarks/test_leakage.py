@@ -37,6 +37,9 @@ TINY = Scale(
 )
 
 
+pytestmark = pytest.mark.study
+
+
 @pytest.fixture(scope="module")
 def found():
     steps = []

@@ -251,7 +251,7 @@ def load_grid_of(folder):
     return load_grid(folder / "grid.toml", scale="only")
 
 
-@pytest.mark.slow
+@pytest.mark.study
 def test_the_smoke_scale_runs_everything(tmp_path):
     command = [sys.executable, "-m", "benchmarks.utility", "--scale", "smoke", "--out", str(tmp_path / "study")]
     command += ["--json", "rows.json", "--cores", "1", "--figure", "frontier.svg", "--markdown", "headline.md"]
