@@ -237,11 +237,16 @@ def audit_verify(
         list[Path] | None,
         typer.Option("--receipts", metavar="FILE", help="A site's receipts.jsonl; repeat for every site."),
     ] = None,
+    logs: Annotated[
+        list[Path] | None,
+        typer.Option("--log", metavar="FILE", help="An audit.jsonl to check, too; repeat for several."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the transcripts of a run offline: every signature, every sum bit for bit, of masked runs every step too.
 
-    Of an encrypted run the sum of ciphertexts is formed again; the model is for holders of the sites' key alone.
+    Of an encrypted run the sum of ciphertexts is formed again; the model is for holders of the sites' key alone. A
+    deployed run's audit log is checked line by line, and so are those that --log names.
 
     It needs no key but the consortium's public one, trusts neither the aggregator nor this program's other side, and
     says what it proved, what it checked by signatures only, and what no transcript can prove. Exit code 0: all holds.
@@ -257,7 +262,9 @@ def audit_verify(
     # Not secfed.display: it loads the engines, and with them the roles that an auditor's process must not hold.
     with Progress(console=Console(stderr=True), disable=as_json, transient=True) as bars:
         task = bars.add_task("Verifying", total=count_entries(run_folder))
-        found = verify_run(run_folder, anchor=anchor, receipts=receipts or (), progress=lambda: bars.advance(task))
+        found = verify_run(
+            run_folder, anchor=anchor, receipts=receipts or (), logs=logs or (), progress=lambda: bars.advance(task)
+        )
     if as_json:
         print_json(found.as_dict())
     else:

@@ -67,8 +67,9 @@ def provision_site(
     """
     from secfed.provision_page import print_new_site
     from secfed.provisioning.reviewer import public_half_or_new
-    from secfed.provisioning.site_folder import make_site_folder
+    from secfed.provisioning.site_folder import check_new_site, make_site_folder
 
+    check_new_site(name=name, consortium=consortium, superlink=superlink, data=data)
     public, written = public_half_or_new(folder, reviewer)
     made = make_site_folder(folder, name=name, consortium=consortium, superlink=superlink, data=data, reviewer=public)
     if as_json:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from privacy.secagg.findings import Status
 from secfed.audit.verify import AuditReport, Verdict
+from secfed.audit_log import LogCheck
 
 MAX_PROBLEMS = 40
 
@@ -23,11 +24,26 @@ def print_audit(report: AuditReport, console: Console) -> None:
     for job, reason in report.without.items():
         style = "bold red" if job in report.missing else "dim"
         console.print(Text(f"{job}: not verified; {reason}", style=style))
+    for name, log in report.logs.items():
+        _print_log(name, log, console)
     console.print(Text("\nCannot be proved by any such transcript", style="bold"))
     for line in report.cannot_be_proved:
         console.print(Text(f"  - {line}"))
     result = Text("\nVERIFIED", style="bold green") if report.verified else Text("\nNOT VERIFIED", style="bold red")
     console.print(result.append(f"  {report.run}", style="default"))
+
+
+def _print_log(name: str, log: LogCheck, console: Console) -> None:
+    console.print(Text(f"\n{name}", style="bold").append(f"  audit log of {log.lines} lines", style="dim"))
+    for problem in log.problems[:MAX_PROBLEMS]:
+        console.print(Text(f"  x line {problem.line}: {problem.what}", style="red"))
+    if len(log.problems) > MAX_PROBLEMS:
+        console.print(Text(f"  and {len(log.problems) - MAX_PROBLEMS} more: --json lists all", style="red"))
+    if not log.problems:
+        console.print(
+            Text("  every line follows the one before it; whether lines were cut off at the end shows in the")
+        )
+        console.print(Text(f"  last digest, which somebody else should have noted: {log.last}"))
 
 
 def ranges(numbers: Iterable[int]) -> str:

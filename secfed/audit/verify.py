@@ -18,6 +18,7 @@ from secfed.audit.encrypted_reading import EncryptedReading
 from secfed.audit.masked_reading import MaskedReading
 from secfed.audit.reading import AnyReceipt, ReadEntry, Reading
 from secfed.audit.transcript_folder import RECEIPTS, TranscriptFolder, read_receipts
+from secfed.audit_log import AUDIT_LOG, LogCheck, check_log
 from secfed.config import TrainingPlan
 from secfed.errors import RunFolderError
 
@@ -75,17 +76,22 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """All transcripts of a run; `without` names jobs that have none, with the reason, `missing` those that should."""
+    """All transcripts of a run; `without` names jobs that have none, with the reason, `missing` those that should.
+
+    `logs` has the audit logs of the run's folder and those that the auditor was given, by path.
+    """
 
     run: str
     verdicts: tuple[Verdict, ...]
     without: dict[str, str]
     missing: tuple[str, ...]
+    logs: dict[str, LogCheck]
 
     @property
     def verified(self) -> bool:
         """Whether nothing failed and no transcript is missing."""
-        return not self.missing and not any(verdict.failed for verdict in self.verdicts)
+        broken = any(log.problems for log in self.logs.values())
+        return not self.missing and not broken and not any(verdict.failed for verdict in self.verdicts)
 
     @property
     def cannot_be_proved(self) -> tuple[str, ...]:
@@ -100,6 +106,14 @@ class AuditReport:
             "transcripts": [verdict.as_dict() for verdict in self.verdicts],
             "without_transcript": self.without,
             "missing": list(self.missing),
+            "audit_logs": {
+                name: {
+                    "lines": log.lines,
+                    "last": log.last,
+                    "problems": [{"line": problem.line, "what": problem.what} for problem in log.problems],
+                }
+                for name, log in self.logs.items()
+            },
             "cannot_be_proved": list(self.cannot_be_proved),
         }
 
@@ -114,12 +128,14 @@ def verify_run(
     *,
     anchor: Path | None = None,
     receipts: Sequence[Path] = (),
+    logs: Sequence[Path] = (),
     progress: Callable[[], None] = lambda: None,
 ) -> AuditReport:
     """Check everything that `run` holds; `progress` is called once per entry.
 
     Raises:
         RunFolderError: there is no transcript to verify, or the anchor is no public key.
+        SecfedError: a log cannot be read.
     """
     folders = _with_transcript(run)
     key = _read_anchor(anchor) if anchor is not None else None
@@ -153,7 +169,9 @@ def verify_run(
         )
     without = _without_transcript(run)
     missing = tuple(job for job, reason in without.items() if reason == MISSING)
-    return AuditReport(run=str(run), verdicts=tuple(results), without=without, missing=missing)
+    own_log = run / AUDIT_LOG
+    kept = {str(path): check_log(path) for path in (*((own_log,) if own_log.is_file() else ()), *logs)}
+    return AuditReport(run=str(run), verdicts=tuple(results), without=without, missing=missing, logs=kept)
 
 
 class _Audit:

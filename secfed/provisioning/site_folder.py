@@ -84,6 +84,11 @@ def make_site_folder(
     return NewSite(name=name, request=path, fingerprint=fingerprint(request), wrote_site_file=wrote)
 
 
+def check_new_site(*, name: str, consortium: str, superlink: str, data: Path) -> None:
+    """Raise ConfigError where a value would not be accepted, before anything is made."""
+    parse_new_site_file(site_file_text(name=name, consortium=consortium, superlink=superlink, data=data, reviewer=None))
+
+
 def load_node_private_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     """The SuperNode's key; raises ConfigError that names the file."""
     path = folder / NODE_KEY_FILE

@@ -10,6 +10,8 @@ from secfed import augmentation_config as augmentation
 from secfed import config
 from secfed.federation_config import FederationConfig
 from secfed.privacy_config import PrivacyConfig
+from secfed.provisioning.aggregator_service import AggregatorFile
+from secfed.provisioning.consortium import ConsortiumFile
 from secfed.site_config import SiteData, SiteFile, SitePolicy
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +41,8 @@ TABLES = [
     SiteFile,
     SiteData,
     SitePolicy,
+    AggregatorFile,
+    ConsortiumFile,
 ]
 
 

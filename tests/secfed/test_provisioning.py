@@ -123,3 +123,38 @@ def test_the_default_policy_asks_for_masking_among_three(scans):
         policy.check_cohort(2)
     with pytest.raises(PolicyRefusal, match="allows only"):
         policy.check_plan(config(scans, protection={"mode": "plain"}).plan(), num_parameters=1000)
+
+
+@pytest.mark.parametrize(
+    ("policy", "changes", "words"),
+    [
+        ({"architectures": ("basic_unet",)}, {}, "model.architecture = 'unet'"),
+        ({"metrics": ("train_loss",)}, {"federation": {"validate_every": 1}}, "validates every 1 rounds"),
+        ({"metrics": ("validation",)}, {}, "carry the mean training loss"),
+        ({"metrics": ()}, {"privacy": {"mode": "clip_only"}}, "carry the mean training loss"),
+    ],
+)
+def test_models_and_metrics_that_a_policy_does_not_let_through_are_refused(scans, policy, changes, words):
+    plan = config(scans, **changes).plan()
+    SitePolicy(max_delta=0.5).check_plan(plan, num_parameters=1000)
+    with pytest.raises(PolicyRefusal, match=words):
+        SitePolicy(max_delta=0.5, **policy).check_plan(plan, num_parameters=1000)
+
+
+def test_a_private_run_carries_no_metric_and_needs_none_allowed(scans):
+    private = config(
+        scans,
+        federation={"min_cohort": 4},
+        training={"optimizer_state": "reset"},
+        privacy={"mode": "distributed", "epsilon": 8.0, "sampling_prob": 0.5, "delta": 1e-4},
+    ).plan()
+    SitePolicy(metrics=()).check_plan(private, num_parameters=1000)
+
+
+def test_paths_in_a_site_file_are_taken_from_its_folder(tmp_path):
+    (tmp_path / SITE_FILE).write_text(
+        'name = "north"\n[[data]]\nname = "north"\nfolder = "../scans"\ncache = "cache"\n'
+    )
+    (data,) = load_site_file(tmp_path).data
+    assert data.cache == tmp_path / "cache"
+    assert data.folder == tmp_path / "../scans"
