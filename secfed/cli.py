@@ -135,9 +135,25 @@ def report(
         Path | None, typer.Option("--out", help="HTML file; default: report.html in the first folder.")
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    governance: Annotated[
+        bool, typer.Option("--governance", help="The page for a governance board, of one run; also governance.html.")
+    ] = False,
+    site: Annotated[
+        Path | None, typer.Option("--site", metavar="FOLDER", help="With --governance: this site's own side, too.")
+    ] = None,
+    attacks: Annotated[
+        Path | None,
+        typer.Option("--attacks", metavar="FILE", help="With --governance: what `secfed audit attack --json` printed."),
+    ] = None,
+    anchor: Annotated[
+        Path | None, typer.Option("--anchor", metavar="FILE", help="With --governance: the consortium's public key.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build one self-contained HTML page from finished runs, or from a study; it works offline.
+
+    With --governance, of one run, deployed or not: who took part, what protected whom against whom, what it says about
+    a patient, whether the record verifies, and what a site approved. It verifies the transcript anew, and prints well.
 
     A folder with a study.json is a study: many runs that answer questions together. It has a page of its own, and
     --json prints its tables too.
@@ -146,6 +162,15 @@ def report(
     """
     from secfed.report import build_report, study_tables
 
+    if governance:
+        written = _governance(run_folders, out=out, site=site, attacks=attacks, anchor=anchor)
+        if as_json:
+            print_json({"report": str(written)})
+        else:
+            Console().print(f"Report: {written}", soft_wrap=True)
+        return
+    if site is not None or attacks is not None or anchor is not None:
+        raise ConfigError("--site, --attacks and --anchor belong to --governance")
     page = build_report(run_folders, out=out if out is not None else run_folders[0] / "report.html")
     if as_json:
         tables = study_tables(run_folders[0])
@@ -487,6 +512,19 @@ def privacy_calibrate(
         print_json(as_dict(found, noise_multiplier=noise))
     else:
         print_spend(found, Console(), noise_multiplier=noise)
+
+
+def _governance(
+    run_folders: list[Path], *, out: Path | None, site: Path | None, attacks: Path | None, anchor: Path | None
+) -> Path:
+    from secfed.governance.facts import gather
+    from secfed.governance.page import build_governance_page
+
+    if len(run_folders) != 1:
+        raise ConfigError(f"--governance is about one run, got {len(run_folders)}")
+    with Console(stderr=True).status("Verifying"):
+        facts = gather(run_folders[0], site=site, attacks=attacks, anchor=anchor)
+    return build_governance_page(facts, out=out if out is not None else run_folders[0] / "governance.html")
 
 
 def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None, as_json: bool) -> None:
