@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from deployed import children, deployment, small_plan
+from deployed import deployment, small_plan
 from flwr.app import Context, RecordDict
 
 import aggregator.app
 import clients.app
+from benchmarks.loopback import children
 from secfed.audit.verify import verify_run
 from secfed.audit_log import check_log
 from secfed.checkpoint import Checkpoints

@@ -4,12 +4,11 @@ import json
 import subprocess
 
 import pytest
-from deployed import SECFED, command_line, deployment, descendants, small_plan
+from deployed import deployment, small_plan
 
+from benchmarks.loopback import SECFED, command_line, descendants
 from secfed.audit.verify import verify_run
 from secfed.audit_log import check_log
-from secfed.checkpoint import Checkpoints
-from secfed.parameters import load_vector
 
 NAMES = ("ct-a", "ct-b", "ct-c")
 
@@ -23,22 +22,17 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def masked(world):
-    done = world.train(small_plan())
+    done = world.train(small_plan(), name="run")
     assert done.returncode == 0, f"{done.stderr}\n{world.everything_said()}"
     return json.loads(done.stdout)
 
 
-def final_model(world, name="run"):
-    _, layout, _ = load_vector(world.run_folder(name) / "initial.safetensors")
-    return Checkpoints(world.run_folder(name) / "checkpoints").load(layout).model
-
-
 def test_a_masked_run_over_superlink_and_supernodes_is_done_and_verifies(world, masked):
     assert masked["rounds"] == 2
-    assert [entry["survivors"] for entry in world.journal()] == [list(NAMES)] * 2
-    assert verify_run(world.run_folder(), anchor=world.aggregator / "anchor.pub", receipts=()).verified
+    assert [entry["survivors"] for entry in world.journal("run")] == [list(NAMES)] * 2
+    assert verify_run(world.run_folder("run"), anchor=world.aggregator / "anchor.pub", receipts=()).verified
     # Setup, then three exchanges a round.
-    assert world.journal()[1]["exchanges"] == 3
+    assert world.journal("run")[1]["exchanges"] == 3
 
 
 def test_each_side_s_audit_log_is_whole_and_says_what_left(world, masked):
@@ -48,7 +42,7 @@ def test_each_side_s_audit_log_is_whole_and_says_what_left(world, masked):
         events = [(entry["event"], entry.get("stage"), entry.get("round")) for entry in world.audit(name)]
         assert ("joined", None, None) in events
         assert [event[2] for event in events if event[:2] == ("answered", "train")] == [1, 2]
-    log = check_log(world.run_folder() / "audit.jsonl")
+    log = check_log(world.run_folder("run") / "audit.jsonl")
     assert not log.problems
 
 
@@ -72,10 +66,10 @@ def test_a_bundle_that_is_not_approved_is_refused_until_it_is_and_none_of_its_co
 
 
 def test_a_second_start_of_a_done_run_is_refused_by_name(world, masked):
-    again = world.train(small_plan(), resume=True)
+    again = world.train(small_plan(), name="run", resume=True)
     assert again.returncode == 4
     assert "the run is done" in again.stderr
-    other = world.train(small_plan(seed=4))
+    other = world.train(small_plan(seed=4), name="run")
     assert other.returncode == 4
     assert "belongs to another plan" in other.stderr
 
@@ -103,7 +97,7 @@ def test_a_stranger_s_node_key_is_not_let_in(world, masked, tmp_path):
 
 
 def test_sigterm_drains_and_leaves_no_process(world, masked):
-    below = [pid for process in world.processes.values() for pid in descendants(process.pid)]
+    below = [pid for name in (*NAMES, "aggregator") for pid in descendants(world.processes[name].pid)]
     assert len(below) >= 8
     for name in [*NAMES, "aggregator"]:
         assert world.end(name) == 0
