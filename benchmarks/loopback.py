@@ -34,12 +34,17 @@ START_SECONDS = 120.0
 
 
 class Loopback:
-    """Folders of consortium, aggregator and sites under `root`, and the processes that were started for them."""
+    """Folders of consortium, aggregator and sites under `root`, and the processes that were started for them.
 
-    def __init__(self, root: Path, names: Sequence[str]) -> None:
+    The SuperLink listens at `host` and `port`; sites call `public_port`, which is another one behind a proxy.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], *, host: str = "127.0.0.1") -> None:
         self.root = root
+        self.host = host
         self.names = tuple(names)
         self.port = free_port()
+        self.public_port = self.port
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         # One thread per process: five of them share the machine.
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -88,13 +93,15 @@ class Loopback:
                 folder,
                 name=name,
                 consortium=CONSORTIUM,
-                superlink=f"127.0.0.1:{self.port}",
+                superlink=f"{self.host}:{self.public_port}",
                 data=scans,
                 reviewer=reviewer,
             )
             requests.append(made.request)
             replace_in(folder / "site.toml", changes or {})
-        make_aggregator_folder(self.aggregator, consortium=CONSORTIUM, hosts=["127.0.0.1"], port=self.port)
+        make_aggregator_folder(self.aggregator, consortium=CONSORTIUM, hosts=[self.host], port=self.port)
+        if self.host != "127.0.0.1":
+            replace_in(self.aggregator / "aggregator.toml", {'listen = "127.0.0.1"': f'listen = "{self.host}"'})
         if keep_models_in_memory:
             replace_in(
                 self.aggregator / "aggregator.toml",
@@ -127,9 +134,9 @@ class Loopback:
         self.start("aggregator", [str(SECFED), "aggregator", "run", str(self.aggregator)])
         self.wait_for(lambda: "Ready" in self.said("aggregator"), "the aggregator is ready")
 
-    def start_site(self, name: str) -> None:
-        """Start a site's services."""
-        self.start(name, [str(SECFED), "site", "run", "--site", str(self.site(name))])
+    def start_site(self, name: str, *, within: Sequence[str] = ()) -> None:
+        """Start a site's services; `within` is a command that runs another one somewhere else."""
+        self.start(name, [*within, str(SECFED), "site", "run", "--site", str(self.site(name))])
 
     def start_all(self) -> None:
         """Start everything, and wait until all nodes are connected."""

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import subprocess
 import time
 
-from benchmarks.loopback import START_SECONDS, Loopback, children, command_line
+from benchmarks.loopback import SECFED, START_SECONDS, Loopback, children, command_line
 from secfed.audit_log import read_log
 
 
@@ -29,6 +30,12 @@ class Deployment(Loopback):
     def train_beside(self, plan, *, name, resume=False):
         """`secfed aggregator train` as a process that is at work; what it says is in `said("train-NAME")`."""
         return self.start(f"train-{name}", self.train_command(plan, name, resume=resume))
+
+    def stop_run(self, name):
+        command = [str(SECFED), "aggregator", "stop", str(self.aggregator), "--name", name]
+        subprocess.run(command, check=False, env=self.environment)
+        self.processes[f"train-{name}"].kill()
+        self.processes[f"train-{name}"].wait()
 
     def journal(self, name):
         path = self.run_folder(name) / "journal.jsonl"
