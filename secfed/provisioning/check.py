@@ -8,6 +8,8 @@ Run by whoever owns the folder, on files that this program made or adopted. Noth
 unless `connect` is. A folder that passes has what it needs; whether others have theirs is for their own check.
 """
 
+import email
+import email.utils
 import os
 import shutil
 import socket
@@ -55,6 +57,9 @@ SOON_DAYS = 14
 """A roster or certificate that ends within this many days is pointed out."""
 LEAST_FREE_BYTES = 2**30
 CONNECT_SECONDS = 10.0
+AHEAD_SECONDS, BEHIND_SECONDS = 4.0, 290.0
+"""Within what clocks may differ: Flower 1.41 refuses requests from 5 s in the future, and from 305 s in the past."""
+MAX_ANSWER_BYTES = 2**16
 _DAY_SECONDS = 24 * 3600
 
 
@@ -415,10 +420,10 @@ def _call(address: str, authority: Path) -> Point:
     try:
         context = ssl.create_default_context(cafile=str(authority))
         with (
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection,
-            context.wrap_socket(connection, server_hostname=host),
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
         ):
-            return Point(status="ok", what=f"{address} answers, with a certificate of the consortium")
+            return _clocks(address, connection, host)
     except ssl.SSLCertVerificationError as error:
         return Point(status="wrong", what=f"{address}: {error.verify_message}", todo=_certificate_todo(error))
     except ssl.SSLError as error:
@@ -439,6 +444,29 @@ def _call(address: str, authority: Path) -> Point:
             what=f"{address}: {error.strerror or error}",
             todo="Check the address with the consortium, and whether the aggregator runs.",
         )
+
+
+def _clocks(address: str, connection: ssl.SSLSocket, host: str) -> Point:
+    """Compare clocks by the Date that every HTTP answer carries: Flower refuses nodes whose clock is off."""
+    connection.sendall(f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer and len(answer) < MAX_ANSWER_BYTES and (more := connection.recv(4096)):
+        answer += more
+    answers = Point(status="ok", what=f"{address} answers, with a certificate of the consortium")
+    headers = email.message_from_bytes(answer.partition(b"\r\n")[2])
+    try:
+        theirs = email.utils.parsedate_to_datetime(headers.get("Date", "")).timestamp()
+    except ValueError:
+        return answers
+    ahead = time.time() - theirs
+    if -BEHIND_SECONDS <= ahead <= AHEAD_SECONDS:
+        return answers
+    word = "ahead of" if ahead > 0 else "behind"
+    return Point(
+        status="wrong",
+        what=f"{address} answers, and this machine's clock is {abs(ahead):.0f} s {word} the aggregator's",
+        todo="Set the clock of whichever is off, by NTP: with such a difference the SuperLink refuses this node.",
+    )
 
 
 def _certificate_todo(error: ssl.SSLCertVerificationError) -> str:

@@ -1,10 +1,12 @@
 """A consortium of three sites and an aggregator: founded and requested, and with everybody's release accepted."""
 
 import contextlib
+import email.utils
 import shutil
 import socket
 import ssl
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -45,10 +47,10 @@ def unused_tcp_port():
 
 @pytest.fixture
 def serve_tls():
-    """A TLS server with the aggregator's certificate, on a port of its own, for as long as the block lasts."""
+    """A TLS server with the aggregator's certificate, on a port of its own, whose clock is `ahead` of this one's."""
 
     @contextlib.contextmanager
-    def serve(folder):
+    def serve(folder, *, ahead=0.0):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "server.crt", folder / "server.key")
         with socket.create_server(("", 0)) as listener:
@@ -60,7 +62,11 @@ def serve_tls():
                     with contextlib.suppress(OSError):
                         connection, _ = listener.accept()
                         with connection, contextlib.suppress(OSError):
-                            context.wrap_socket(connection, server_side=True).close()
+                            secure = context.wrap_socket(connection, server_side=True)
+                            secure.recv(4096)
+                            date = email.utils.formatdate(time.time() + ahead, usegmt=True)
+                            secure.sendall(f"HTTP/1.1 404 Not Found\r\nDate: {date}\r\n\r\n".encode())
+                            secure.close()
 
             thread = threading.Thread(target=answer)
             thread.start()

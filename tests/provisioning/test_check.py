@@ -138,6 +138,22 @@ def test_a_call_to_another_aggregator_is_no_connection(ready, serve_tls, tmp_pat
         assert any("Do not connect" in todo for _, todo in problems(ready.site("ct-a"), connect=True))
 
 
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [(-30.0, "30 s ahead of the aggregator's"), (400.0, "400 s behind the aggregator's"), (60.0, None)],
+)
+def test_a_clock_that_is_off_is_named_with_what_to_set(ready, serve_tls, ahead, words):
+    with serve_tls(ready.aggregator, ahead=ahead) as port:
+        change_text(ready.site("ct-a") / "site.toml", "localhost:18443", f"localhost:{port}")
+        found = problems(ready.site("ct-a"), connect=True)
+    if words is None:
+        assert found == []
+    else:
+        ((what, todo),) = found
+        assert words.split(" s ")[1] in what
+        assert "by NTP" in todo
+
+
 def test_a_folder_of_nobody_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"holds none of site.toml, aggregator.toml, consortium.toml"):
         check(tmp_path)
