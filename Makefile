@@ -15,7 +15,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# What is too long for `make test`; CI runs both after it.
+# What is too long for `make test`: CI runs the studies after it, and whoever changes a deployment the other.
 test-studies: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m study
 
