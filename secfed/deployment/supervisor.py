@@ -27,6 +27,8 @@ from secfed.errors import SecfedError
 POLL_SECONDS = 0.2
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
+GROUP_SECONDS = 10.0
+"""How long what a service had started may take to end, once the service itself has."""
 STEADY_SECONDS = 60.0
 """A process that ran for so long is started again at once, the next time that it ends."""
 
@@ -147,8 +149,9 @@ class Supervisor:
             try:
                 process.wait(timeout=service.patience_seconds)
             except subprocess.TimeoutExpired:
-                _kill_group(process)
+                _signal_group(process, signal.SIGKILL)
                 process.wait()
+            _end_group(process)
 
 
 def install_signals(stop: Callable[[], None]) -> None:
@@ -157,8 +160,17 @@ def install_signals(stop: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: stop())
 
 
-def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End what a service had started, such as a run's own process, which goes on from its last round when resumed."""
+    deadline = time.monotonic() + GROUP_SECONDS
+    while _signal_group(process, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL):
+        time.sleep(POLL_SECONDS)
+
+
+def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> bool:
+    """Whether anybody was there to get it; each service leads a group of its own."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
     except ProcessLookupError:
-        process.kill()
+        return False
+    return True

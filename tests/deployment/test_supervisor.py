@@ -96,6 +96,18 @@ def test_one_that_does_not_listen_is_killed_in_the_end(tmp_path):
     assert made.pids == {}
 
 
+def test_what_a_service_had_started_ends_with_it(tmp_path):
+    code = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid, flush=True)"
+    code += "; import time; print('up', flush=True); time.sleep(100)"
+    one = Service(name="one", command=[sys.executable, "-c", code, SLEEP], environment={}, ready=up(tmp_path, "one"))
+    made, thread = running(tmp_path, [one])
+    below = int((tmp_path / "logs" / "one.log").read_text().split()[0])
+    assert Path(f"/proc/{below}").exists()
+    made.stop()
+    thread.join(timeout=20)
+    until(lambda: not Path(f"/proc/{below}").exists() or "Z" in Path(f"/proc/{below}/stat").read_text().split()[2])
+
+
 def test_a_service_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path):
     made = Supervisor(
         [service("one", SLEEP), service("two", "raise SystemExit('no such port')", ready=lambda: False)],
