@@ -7,7 +7,7 @@ part in the deployed one.
 import shutil
 from pathlib import Path
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Error, RecordDict
 
 import aggregator.app
 import clients.app
@@ -17,6 +17,9 @@ from secfed.checkpoint import Checkpoints
 from secfed.config import TrainingPlan
 from secfed.engines.in_process import InProcessGrid
 from secfed.parameters import load_vector
+
+ABSENT = Error(5, "this site did not take part")
+"""An answer, because silence would be waited for."""
 
 
 def final_model(place):
@@ -48,7 +51,7 @@ def replayed(world, name, tmp_path):
     def absent(node, message):
         server_round = int(message.metadata.group_id)
         # A site that drops out after training has trained: its optimiser goes on, and its update is not in the sum.
-        return message if server_round == 0 or by_node[node] in took_part[server_round] else None
+        return message if server_round == 0 or by_node[node] in took_part[server_round] else ABSENT
 
     with InProcessGrid(clients.app.app, folders, intercept=absent) as grid:
         grid_context = Context(7, 1, {}, RecordDict(), {"run-dir": str(place)})
