@@ -94,6 +94,8 @@ class Federation:
         costs = Costs()
         reasons: list[str] = []
         for attempt in range(ATTEMPTS_PER_SESSION * SESSIONS):
+            if attempt:
+                time.sleep(self.retry_seconds * 2 ** (attempt - 1))
             try:
                 if session is None or self._somebody_waits(session):
                     session = self._open(costs)
@@ -109,7 +111,6 @@ class Federation:
                 self.folder.audit(
                     "round failed", run=self.plan.digest().hex(), round=completed + 1, reason=str(error)[:MAX_REASON]
                 )
-                time.sleep(self.retry_seconds * 2**attempt)
                 if session is None or attempt % ATTEMPTS_PER_SESSION == ATTEMPTS_PER_SESSION - 1:
                     session = None
                 continue

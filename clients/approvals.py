@@ -12,13 +12,14 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from privacy.cbor import to_cbor
 from secfed.errors import ConfigError, PolicyRefusal
+from secfed.site_config import SiteFile
 from secfed.whole_file import write_whole
 
 APPROVALS = "approvals.json"
@@ -49,6 +50,11 @@ class Approvals:
         self._path = folder / APPROVALS
         self._site = site
         self._reviewer = reviewer
+
+    @classmethod
+    def of(cls, folder: Path, site: SiteFile) -> Self:
+        """The approvals of a site's folder, by the reviewer that its `site.toml` names."""
+        return cls(folder, site=site.name, reviewer=None if site.reviewer is None else bytes.fromhex(site.reviewer))
 
     def all(self) -> tuple[Approval, ...]:
         """Every approval that the reviewer signed; raises ConfigError where one was not, or the file is damaged."""

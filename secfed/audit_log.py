@@ -43,9 +43,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "joined": frozenset({"run", "session", "plan", "protection", "privacy", "roster"}),
     "answered": frozenset({"run", "session", "stage", "round"}),
     "refused": frozenset({"run", "session", "stage", "round", "reason"}),
-    "model exported": frozenset({"run", "model", "rounds"}),
     # At the aggregator.
-    "run prepared": frozenset({"run", "plan", "protection", "privacy", "sites", "roster"}),
     "run started": frozenset({"run", "flower_run", "bundle", "resumed"}),
     "session opened": frozenset({"run", "session", "cohort"}),
     "round done": frozenset({"run", "round", "survivors", "model"}),

@@ -75,9 +75,7 @@ def site_approve(
             f"{bundle}: made for the program {code_of(data)[:16]}..., and {code_digest()[:16]}... is installed here: a "
             "reviewer approves what runs here"
         )
-    approvals = Approvals(
-        site, site=file.name, reviewer=None if file.reviewer is None else bytes.fromhex(file.reviewer)
-    )
+    approvals = Approvals.of(site, file)
     made = approvals.add(
         bundle=bundle_digest(data), code=code_digest(), by=by, reason=reason, key=load_reviewer_key(key)
     )
@@ -108,9 +106,7 @@ def site_approvals(
     from secfed.site_config import load_site_file
 
     file = load_site_file(site)
-    approvals = Approvals(
-        site, site=file.name, reviewer=None if file.reviewer is None else bytes.fromhex(file.reviewer)
-    )
+    approvals = Approvals.of(site, file)
     if withdraw is not None:
         if not by.strip():
             raise ConfigError("--by NAME: a withdrawal names who withdraws")

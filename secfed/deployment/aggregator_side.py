@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from secfed.audit_log import AuditLog
 from secfed.deployment.flower import environment, flwr, program
 from secfed.deployment.supervisor import Service, Supervisor
-from secfed.errors import ConfigError, SecfedError
+from secfed.errors import SecfedError
 from secfed.provenance import code_digest, versions
 from secfed.provisioning.aggregator_service import AggregatorFile, load_aggregator_file
-from secfed.provisioning.check import check
+from secfed.provisioning.check import require_ready
 from secfed.provisioning.files import (
     ANCHOR_FILE,
     CA_FILE,
@@ -67,13 +67,7 @@ def supervise_aggregator(folder: Path) -> Supervisor:
         ConfigError: the folder lacks something; the message says what, and what to do.
     """
     folder = folder.resolve()
-    found = check(folder)
-    if found.kind != "aggregator":
-        raise ConfigError(f"{folder}: {found.kind}'s folder, not an aggregator's")
-    lacking = [point for point in found.points if point.status in ("missing", "wrong")]
-    if lacking:
-        told = "\n".join(f"  {point.what}\n    -> {point.todo}" for point in lacking)
-        raise ConfigError(f"{folder} is not ready:\n{told}")
+    require_ready(folder, kind="aggregator")
     service = load_aggregator_file(folder)
     place = folder / SUPERLINK
     place.mkdir(exist_ok=True, mode=0o700)

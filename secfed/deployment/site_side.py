@@ -17,9 +17,8 @@ from pathlib import Path
 from secfed.audit_log import AuditLog
 from secfed.deployment.flower import environment, program
 from secfed.deployment.supervisor import Service, Supervisor
-from secfed.errors import ConfigError
 from secfed.provenance import code_digest, versions
-from secfed.provisioning.check import check
+from secfed.provisioning.check import require_ready
 from secfed.provisioning.files import CA_FILE, NODE_KEY_FILE, ROSTER_FILE, write_private
 from secfed.site_config import SiteFile, load_site_file
 
@@ -42,13 +41,7 @@ def supervise_site(folder: Path) -> Supervisor:
         ConfigError: the folder lacks something; the message says what, and what to do.
     """
     folder = folder.resolve()
-    found = check(folder)
-    if found.kind != "site":
-        raise ConfigError(f"{folder}: {found.kind}'s folder, not a site's")
-    lacking = [point for point in found.points if point.status in ("missing", "wrong")]
-    if lacking:
-        told = "\n".join(f"  {point.what}\n    -> {point.todo}" for point in lacking)
-        raise ConfigError(f"{folder} is not ready:\n{told}")
+    require_ready(folder, kind="site")
     site = load_site_file(folder)
     node = folder / NODE_FOLDER
     node.mkdir(exist_ok=True, mode=0o700)

@@ -142,9 +142,7 @@ class SiteWorker:
         digest = bundle_digest(bundle)
         reason: str | None = None
         try:
-            approvals = self.approvals()
-            approvals.require(bundle=digest)
-            approvals.require(bundle=digest, code=code_digest())
+            self.approvals().require(bundle=digest, code=code_digest())
             made_for = code_of(bundle)
         except SecfedError as error:
             reason = str(error)

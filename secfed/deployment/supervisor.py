@@ -37,7 +37,7 @@ STEADY_SECONDS = 60.0
 class Service:
     """One process: its name in logs, its command, and what tells that it is ready to be used.
 
-    `drains` means that SIGTERM lets it finish what it does, for at most `patience_seconds`.
+    SIGTERM lets it finish what it does, for at most `patience_seconds`.
     """
 
     name: str

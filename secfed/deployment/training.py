@@ -16,7 +16,7 @@ from secfed.aggregator_files import OUTCOME
 from secfed.deployment.aggregator_side import CONNECTION, aggregator_log, home_of
 from secfed.deployment.bundle import RUN_FOLDER_KEY, bundle_bytes, bundle_digest, write_app
 from secfed.deployment.flower import flwr
-from secfed.deployment.run_place import FLOWER_RUNS, Progress, flower_runs, load_roster, progress_of
+from secfed.deployment.run_place import FLOWER_RUNS, READY, RUNS, Progress, flower_runs, progress_of
 from secfed.errors import ConfigError, GroupKeyLost, RoundAborted, RunFolderError, SecfedError
 from secfed.whole_file import write_whole
 
@@ -47,7 +47,7 @@ def prepare(folder: Path, name: str, config: Path) -> Path:
     if done.returncode:
         kinds: dict[int, type[SecfedError]] = {kind.exit_code: kind for kind in (ConfigError, RunFolderError)}
         raise kinds.get(done.returncode, SecfedError)(done.stderr.strip())
-    return folder / "runs" / name
+    return folder / RUNS / name
 
 
 def start(folder: Path, place: Path) -> str:
@@ -67,7 +67,7 @@ def start(folder: Path, place: Path) -> str:
     found = str(flwr("run", str(app), CONNECTION, "--run-config", setting, home=home_of(folder))["run-id"])
     before = flower_runs(place)
     write_whole(place / FLOWER_RUNS, json.dumps([*before, found]).encode(), durable=True)
-    ready = json.loads((place / "ready.json").read_text(encoding="utf-8"))
+    ready = json.loads((place / READY).read_text(encoding="utf-8"))
     aggregator_log(folder).append(
         "run started",
         run=ready["run"],
@@ -132,8 +132,3 @@ def read_outcome(place: Path) -> Outcome | None:
     except FileNotFoundError:
         return None
     return Outcome(status=str(found["status"]), reason=str(found["reason"]), progress=progress_of(place))
-
-
-def sites_of(folder: Path) -> tuple[str, ...]:
-    """Whom the roster names."""
-    return load_roster(folder).names

@@ -24,9 +24,7 @@ def main(folder: Path, address: str) -> None:
 
     def approvals() -> Approvals:
         # Read for every message: an approval that was withdrawn holds no longer.
-        now = load_site_file(folder)
-        reviewer = None if now.reviewer is None else bytes.fromhex(now.reviewer)
-        return Approvals(folder, site=now.name, reviewer=reviewer)
+        return Approvals.of(folder, load_site_file(folder))
 
     def own_folder(_: Context) -> Path:
         return folder

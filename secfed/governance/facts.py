@@ -198,8 +198,7 @@ def _verify(
 
 def _site(folder: Path) -> SiteFacts:
     site = Site(folder)
-    reviewer = site.file.reviewer
-    approvals = Approvals(folder, site=site.name, reviewer=None if reviewer is None else bytes.fromhex(reviewer)).all()
+    approvals = Approvals.of(folder, site.file).all()
     try:
         ledgers = tuple(standings(site))
     except PrivacyError as error:

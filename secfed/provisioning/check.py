@@ -123,6 +123,17 @@ def check(folder: Path, *, connect: bool = False) -> Checked:
     return Checked(kind=kind, name=name, points=tuple(points))
 
 
+def require_ready(folder: Path, *, kind: str) -> None:
+    """Raise ConfigError, with every missing or wrong point and what to do, unless this is a `kind`'s ready folder."""
+    found = check(folder)
+    if found.kind != kind:
+        raise ConfigError(f"{folder}: the folder of the kind '{found.kind}', and '{kind}' is needed")
+    if not found.ready:
+        lacking = [point for point in found.points if point.status in ("missing", "wrong")]
+        told = "\n".join(f"  {point.what}\n    -> {point.todo}" for point in lacking)
+        raise ConfigError(f"{folder} is not ready:\n{told}")
+
+
 def check_site(folder: Path, connect: bool) -> Iterator[Point]:
     """A site's folder, from its file to the aggregator's door."""
     try:
