@@ -3,6 +3,8 @@
 Runs at the aggregator, which relays and learns none of these keys. A site that fails a step is left out of the session.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +39,7 @@ class KeyedSession(Session):
         self.server = SecAggServer(roster=roster, session=self.session, threshold=min_cohort)
         self.confirmations: tuple[bytes, ...] = ()
         self._initial = initial
+        self._roster = roster
 
     def set_up(self, nodes: list[int], costs: Costs) -> dict[int, Reply]:
         """Keys, encapsulations, confirmations; returns the last replies by node."""
@@ -63,6 +66,12 @@ class KeyedSession(Session):
         costs.count(exchange, names=self.names, protection=stage is not Stage.JOIN)
         self.require(len(replies), stage, costs, threshold=self.min_cohort)
         return replies
+
+    def join_request(self, initial: npt.NDArray[np.float32] | None = None) -> Request:
+        """Names the roster too: a site that holds another one refuses here, in plain words."""
+        request = super().join_request(initial)
+        fields = {**request.fields, "roster": self._roster.digest.hex(), "roster_version": self._roster.version}
+        return replace(request, fields=fields)
 
     def node_of(self) -> dict[str, int]:
         """The node of every site that takes part, by name."""

@@ -21,7 +21,7 @@ from privacy.errors import HostileInputError, RangeError
 from privacy.he.errors import StaleMemberError, UnreadableSumError
 from privacy.ledger_entries import BudgetSpentError, LedgerError
 from secfed.audit_log import AuditLog
-from secfed.errors import DataError, PolicyRefusal, SecfedError
+from secfed.errors import DataError, PolicyRefusal, RosterRefusal, SecfedError, StorageError
 from secfed.messages import (
     BadMessage,
     Binding,
@@ -140,6 +140,7 @@ def _require_stage(request: Request, stage: Stage) -> None:
 
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (RosterRefusal, "roster"),
     (PolicyRefusal, "policy"),
     (BudgetSpentError, "budget"),
     (LedgerError, "budget"),
@@ -149,6 +150,8 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (HostileInputError, "protocol"),
     (BadMessage, "protocol"),
     (DataError, "data"),
+    (StorageError, "storage"),
+    (OSError, "storage"),
 )
 
 

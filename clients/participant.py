@@ -12,10 +12,12 @@ from clients.own_layers import modality_of
 from clients.requests import int_field, require_initial_model, require_round, text_field, wants_validation
 from clients.site import Session, Site
 from clients.training import samples_for
+from privacy.errors import HostileInputError
 from privacy.secagg.client import SecAggClient
+from privacy.secagg.roster import Roster
 from secfed.config import ProtectionMode, TrainingPlan
 from secfed.data.cases import LABEL_MAPS
-from secfed.errors import DataError, PolicyRefusal
+from secfed.errors import DataError, PolicyRefusal, RosterRefusal
 from secfed.messages import BadMessage, Reply, Request, Stage
 from secfed.parameters import ParameterLayout, model_digest
 
@@ -79,7 +81,7 @@ class Participant:
         client = None
         payload = b""
         if plan.protection.mode != "plain":
-            roster = self.site.roster()
+            roster = _agreed_roster(self.site, request)
             if session.max_clients != len(roster.members):
                 raise PolicyRefusal(f"max_clients = {session.max_clients} is not the roster's {len(roster.members)}")
             client = SecAggClient.create(
@@ -132,6 +134,23 @@ def _offer(request: Request) -> tuple[TrainingPlan, ParameterLayout]:
     except ValueError as error:
         raise BadMessage(f"the offered plan or layout cannot be read: {error}") from error
     return plan, layout
+
+
+def _agreed_roster(site: Site, request: Request) -> Roster:
+    """The site's roster, where the aggregator works with the same one; else the protocol would fail with less words."""
+    try:
+        roster = site.roster()
+    except HostileInputError as error:
+        raise RosterRefusal(str(error)) from error
+    theirs, version = text_field(request, "roster"), int_field(request, "roster_version")
+    if theirs != roster.digest.hex():
+        holder = "this site" if version > roster.version else "the aggregator"
+        what = "is older" if version != roster.version else "is another one under the same number"
+        raise RosterRefusal(
+            f"the aggregator works with version {version} of the roster, this site holds version {roster.version}: "
+            f"that of {holder} {what}; it accepts the consortium's newest with `secfed provision accept`"
+        )
+    return roster
 
 
 def _check_layout(plan: TrainingPlan, layout: ParameterLayout) -> None:

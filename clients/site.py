@@ -32,7 +32,7 @@ from secfed.config import PreprocessingConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
 from secfed.data.readers import DataSet, read_data_set
-from secfed.errors import ConfigError, PolicyRefusal
+from secfed.errors import ConfigError, PolicyRefusal, RosterRefusal
 from secfed.messages import Reply, Request
 from secfed.parameters import ParameterLayout
 from secfed.protected_vector import vector_format
@@ -112,11 +112,11 @@ class Site:
 
         Raises:
             HostileInputError: forged, expired or malformed.
-            PolicyRefusal: this site is not in it.
+            RosterRefusal: this site is not in it.
         """
         roster = verify_roster(self._read(ROSTER_FILE), anchor=self._read(ANCHOR_FILE), now=int(time.time()))
         if self.name not in roster:
-            raise PolicyRefusal(f"site '{self.name}' is not in the consortium's roster version {roster.version}")
+            raise RosterRefusal(f"site '{self.name}' is not in the consortium's roster version {roster.version}")
         return roster
 
     def noise_key(self, *, label: str, context: Mapping[str, bytes | int | str]) -> bytes:

@@ -3,11 +3,13 @@
 Run at the aggregator.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from secfed.command_line import JsonOption, print_json
 
@@ -27,7 +29,8 @@ def aggregator_run(folder: FolderArgument) -> None:
 
     Example: secfed aggregator run /srv/secfed-aggregator
     """
-    from secfed.deployment.aggregator_side import admit_nodes, note_start, note_stop, supervise_aggregator
+    from secfed.deployment.aggregator_side import note_start, note_stop, supervise_aggregator
+    from secfed.deployment.nodes import admit_nodes
     from secfed.deployment.supervisor import install_signals
 
     console = Console(stderr=True)
@@ -52,7 +55,7 @@ def aggregator_admit(folder: FolderArgument, as_json: JsonOption = False) -> Non
 
     Example: secfed provision accept /srv/secfed-aggregator 0004 && secfed aggregator admit /srv/secfed-aggregator
     """
-    from secfed.deployment.aggregator_side import admit_nodes
+    from secfed.deployment.nodes import admit_nodes
 
     added, removed = admit_nodes(folder)
     if as_json:
@@ -61,6 +64,24 @@ def aggregator_admit(folder: FolderArgument, as_json: JsonOption = False) -> Non
         Console().print(
             f"admitted: {', '.join(added) or 'nobody new'}; removed: {', '.join(removed) or 'nobody'}", highlight=False
         )
+
+
+@aggregator_app.command("sites")
+def aggregator_sites(folder: FolderArgument, as_json: JsonOption = False) -> None:
+    """List the sites that were let in, and which of them are connected now; `secfed aggregator run` must be at work.
+
+    Example: secfed aggregator sites /srv/secfed-aggregator
+    """
+    from secfed.deployment.nodes import connections
+
+    found = connections(folder)
+    if as_json:
+        print_json({"sites": [asdict(one) for one in found]})
+        return
+    table = Table("site", "connected", "since", "what to do")
+    for one in found:
+        table.add_row(one.site, "yes" if one.online else "no", one.since, one.todo)
+    Console().print(table)
 
 
 @aggregator_app.command("train")
@@ -82,13 +103,15 @@ def aggregator_train(
     Example: secfed aggregator train /srv/secfed-aggregator plan.toml --name spring
     """
     from secfed.deployment import training
-    from secfed.deployment.run_place import flower_runs
-    from secfed.display import rounds_bar
+    from secfed.deployment.absences import Absences
+    from secfed.deployment.run_place import Progress, flower_runs
+    from secfed.display import RoundsBar
     from secfed.errors import RunFolderError
 
     console = Console(stderr=True, quiet=as_json)
     with console.status("Preparing"):
         place = training.prepare(folder, name, config)
+    absences = Absences(place)
     if not attach:
         if flower_runs(place) and not resume:
             raise RunFolderError(
@@ -97,8 +120,14 @@ def aggregator_train(
         with console.status("Submitting to the SuperLink"):
             training.start(folder, place)
     try:
-        with rounds_bar("Rounds", quiet=as_json) as advance:
-            done = training.follow(folder, place, progress=lambda now: advance(now.completed, now.rounds))
+        with RoundsBar("Rounds", quiet=as_json) as bar:
+
+            def show(now: Progress) -> None:
+                bar.move(now.completed, now.rounds)
+                for line in absences.news():
+                    bar.say(line)
+
+            done = training.follow(folder, place, progress=show)
     except KeyboardInterrupt:
         console.print(
             f"The run goes on. Follow it again: secfed aggregator train {folder} {config} --name {name} --attach"

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from secfed.errors import SecfedError
+from secfed.errors import SecfedError, StorageError
 
 AUDIT_LOG = "audit.jsonl"
 TORN = "audit.torn"
@@ -90,7 +90,8 @@ class AuditLog:
 
         Raises:
             ValueError: an event or field that is not on the list: nothing else may be logged.
-            SecfedError: the line could not be written, as on a full disk; the log is as it was.
+            StorageError: the line could not be written, as on a full disk; the log is as it was.
+        SecfedError: the log's last line is damaged.
         """
         unknown = set(details) - FIELDS.get(event, frozenset())
         if event not in FIELDS or unknown:
@@ -104,7 +105,7 @@ class AuditLog:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 self._write(file, event, told)
         except OSError as error:
-            raise SecfedError(f"{self.path}: the audit log cannot be written: {error.strerror}") from error
+            raise StorageError(f"{self.path}: the audit log cannot be written: {error.strerror}") from error
 
     def _write(self, file: BinaryIO, event: str, details: Mapping[str, Any]) -> None:
         end, number, previous, torn = _tail(file)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -48,12 +48,28 @@ def counting_bar(title: str, *, total: int, quiet: bool) -> Iterator[Callable[[]
         yield lambda: bars.advance(task)
 
 
-@contextmanager
-def rounds_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is told how many are done, and of how many."""
-    with _progress(quiet=quiet) as bars:
-        task = bars.add_task(title, total=None, note="")
-        yield lambda completed, total: bars.update(task, completed=completed, total=total)
+class RoundsBar:
+    """A progress bar that is told how many rounds are done, and of how many, with lines above it; a context manager."""
+
+    def __init__(self, title: str, *, quiet: bool) -> None:
+        self._bars = _progress(quiet=quiet)
+        self._task = self._bars.add_task(title, total=None, note="")
+
+    def move(self, completed: int, total: int) -> None:
+        """Show how far the run is."""
+        self._bars.update(self._task, completed=completed, total=total)
+
+    def say(self, line: str) -> None:
+        """One line that stays; nothing in quiet mode."""
+        if not self._bars.disable:
+            self._bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
 
 
 class RunDisplay:

@@ -5,8 +5,10 @@ SecfedError (1)
 ├── DataError (3)        a volume, a label or a data set cannot be used: names the file
 ├── RunFolderError (4)   the run folder is taken, incomplete or belongs to another configuration
 ├── PolicyRefusal (5)    the site's own policy does not allow what was asked
+│   └── RosterRefusal    the site's roster has ended, does not name it, or is not the aggregator's
 ├── RoundAborted (6)     a federated round could not be completed; nothing was unmasked or decrypted
-└── GroupKeyLost (7)     no site holds the group key of an encrypted run any more: it cannot go on
+├── GroupKeyLost (7)     no site holds the group key of an encrypted run any more: it cannot go on
+└── StorageError (1)     what has to be on the disk could not be written
 """
 
 
@@ -40,6 +42,10 @@ class PolicyRefusal(SecfedError):  # noqa: N818 - a refusal is the field's word
     exit_code = 5
 
 
+class RosterRefusal(PolicyRefusal):
+    """A site's roster has ended, does not name the site, or is not the one that the aggregator works with."""
+
+
 class RoundAborted(SecfedError):  # noqa: N818 - the protocol's word for it
     """A federated round could not be completed; nothing was unmasked or decrypted."""
 
@@ -50,3 +56,7 @@ class GroupKeyLost(SecfedError):  # noqa: N818 - the protocol's word for it
     """No site holds the group key of an encrypted run any more: nobody can read its sums, and it cannot go on."""
 
     exit_code = 7
+
+
+class StorageError(SecfedError):
+    """What has to be on the disk could not be written: it is full, or not this program's to write to."""

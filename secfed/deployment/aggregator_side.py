@@ -7,44 +7,35 @@ Run at the aggregator by `secfed aggregator run`. The SuperLink answers on one p
 everything else is for this machine alone. It listens on loopback by default, and a reverse proxy passes the fleet paths
 on (docs/deploy.md). The secret between the two is made anew at each start.
 
-Which SuperNodes may connect is what the consortium signed: nodes that it took out are removed at the next start, or by
-`secfed aggregator admit`.
+Which SuperNodes may connect is the part of `secfed.deployment.nodes`.
 """
 
 import hashlib
-import json
 import secrets
 import socket
 import ssl
 from pathlib import Path
 
 import tomli_w
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from secfed.audit_log import AuditLog
-from secfed.deployment.flower import environment, flwr, program
+from secfed.deployment.flower import environment, program
 from secfed.deployment.supervisor import Service, Supervisor
 from secfed.errors import SecfedError
 from secfed.provenance import code_digest, versions
 from secfed.provisioning.aggregator_service import AggregatorFile, load_aggregator_file
 from secfed.provisioning.check import require_ready
 from secfed.provisioning.files import (
-    ANCHOR_FILE,
     CA_FILE,
-    NODES_FILE,
     ROSTER_FILE,
     SERVER_FILE,
     SERVER_KEY_FILE,
     write_private,
 )
-from secfed.provisioning.join_request import load_node_key
-from secfed.provisioning.node_list import verify_node_list
-from secfed.whole_file import write_whole
 
 SUPERLINK = "superlink"
 DATABASE = "state.db"
 SECRET_FILE = "superexec.secret"  # noqa: S105 - a file's name
-ADMITTED = "admitted.json"
 CONNECTION = "local"
 HOME = "flwr-home"
 DRAIN_SECONDS = 30.0
@@ -108,39 +99,6 @@ def supervise_aggregator(folder: Path) -> Supervisor:
     return Supervisor([superlink, superexec], logs=place / "logs", log=aggregator_log(folder))
 
 
-def admit_nodes(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Bring the SuperLink's list of nodes to what the consortium signed; returns who was admitted and who removed.
-
-    Raises:
-        SecfedError: the SuperLink does not run, or refused.
-    """
-    folder = folder.resolve()
-    home, log = home_of(folder), aggregator_log(folder)
-    signed = verify_node_list((folder / NODES_FILE).read_bytes(), anchor=(folder / ANCHOR_FILE).read_bytes())
-    wanted = {name: (hashlib.sha256(key).hexdigest(), key) for name, key in signed.nodes}
-    known = {entry["site"]: entry for entry in _admitted(folder) if entry["node"] in _registered(home)}
-    added, removed = [], []
-    for name, entry in sorted(known.items()):
-        if wanted.get(name, ("",))[0] != entry["key"]:
-            flwr("supernode", "unregister", entry["node"], CONNECTION, home=home)
-            log.append("node removed", site=name, node=entry["node"])
-            del known[name]
-            removed.append(name)
-            _remember(folder, known)
-    for name, (digest, key) in wanted.items():
-        if name in known:
-            continue
-        public = folder / SUPERLINK / "nodes" / f"{name}.pub"
-        public.parent.mkdir(exist_ok=True)
-        public.write_bytes(load_node_key(key).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
-        node = str(flwr("supernode", "register", str(public), CONNECTION, "--name", name, home=home)["node-id"])
-        known[name] = {"site": name, "node": node, "key": digest}
-        log.append("node admitted", site=name, node=node)
-        added.append(name)
-        _remember(folder, known)
-    return tuple(added), tuple(removed)
-
-
 def note_start(folder: Path) -> None:
     """A line in the aggregator's audit log."""
     aggregator_log(folder).append(
@@ -156,21 +114,6 @@ def note_start(folder: Path) -> None:
 def note_stop(folder: Path) -> None:
     """A line in the aggregator's audit log."""
     aggregator_log(folder).append("stopped", side="aggregator")
-
-
-def _registered(home: Path) -> set[str]:
-    listed = flwr("supernode", "list", CONNECTION, home=home)
-    return {str(node["node-id"]) for node in listed.get("nodes", []) if node.get("status") != "unregistered"}
-
-
-def _admitted(folder: Path) -> list[dict[str, str]]:
-    path = folder / SUPERLINK / ADMITTED
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
-
-
-def _remember(folder: Path, known: dict[str, dict[str, str]]) -> None:
-    data = json.dumps([known[name] for name in sorted(known)], indent=1).encode()
-    write_whole(folder / SUPERLINK / ADMITTED, data, durable=True)
 
 
 def _write_connection(folder: Path, service: AggregatorFile) -> None:

@@ -18,12 +18,14 @@ from secfed.audit_log import AuditLog
 from secfed.deployment.flower import environment, program
 from secfed.deployment.supervisor import Service, Supervisor
 from secfed.provenance import code_digest, versions
-from secfed.provisioning.check import require_ready
+from secfed.provisioning.check import call_aggregator, require_ready
 from secfed.provisioning.files import CA_FILE, NODE_KEY_FILE, ROSTER_FILE, write_private
 from secfed.site_config import SiteFile, load_site_file
 
 NODE_FOLDER = "node"
 SECRET_FILE = "superexec.secret"  # noqa: S105 - a file's name
+NODE_REFUSED = "[code: 2004]"
+"""What Flower 1.41's SuperNode prints where the SuperLink does not know its key."""
 WORKER_MODULE = "secfed.deployment.worker_process"
 DRAIN_SECONDS = 900.0
 """How long a message in progress may go on after SIGTERM: a round of training."""
@@ -63,6 +65,7 @@ def supervise_site(folder: Path) -> Supervisor:
         ],
         environment=env,
         ready=lambda: listens(port),
+        explain=lambda lines: why_not_connected(lines, address=str(site.superlink), authority=folder / CA_FILE),
     )  # fmt: skip
     worker = Service(
         name="worker",
@@ -71,6 +74,20 @@ def supervise_site(folder: Path) -> Supervisor:
         patience_seconds=DRAIN_SECONDS,
     )
     return Supervisor([supernode, worker], logs=node / "logs", log=site_log(folder, site))
+
+
+def why_not_connected(lines: str, *, address: str, authority: Path) -> str:
+    """What keeps a SuperNode away that has just ended, and who must do what; `lines` are the last of its log."""
+    found = call_aggregator(address, authority)
+    if found.status != "ok":
+        return f"{found.what}. {found.todo}"
+    if NODE_REFUSED in lines:
+        return (
+            f"{address} answers and does not let this site's node in: it was not admitted yet, or was taken out, or "
+            "node.key is not the key that the consortium signed. The aggregator sees that with `secfed aggregator "
+            "sites`; the consortium knows whether this site is a member"
+        )
+    return f"{address} answers; what ended the SuperNode stands in its log, node/logs/supernode.log"
 
 
 def note_start(folder: Path) -> None:

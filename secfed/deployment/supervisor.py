@@ -37,13 +37,15 @@ STEADY_SECONDS = 60.0
 class Service:
     """One process: its name in logs, its command, and what tells that it is ready to be used.
 
-    SIGTERM lets it finish what it does, for at most `patience_seconds`.
+    SIGTERM lets it finish what it does, for at most `patience_seconds`. `explain` gets the last lines of its log
+    where it ended by itself, and says in plain words who must do what, or nothing.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     ready: Callable[[], bool] = lambda: True
+    explain: Callable[[str], str] = lambda _: ""
     ready_seconds: float = 60.0
     patience_seconds: float = 10.0
 
@@ -59,6 +61,7 @@ class Supervisor:
         self._started: dict[str, float] = {}
         self._waits: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._explained: dict[str, str] = {}
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -139,6 +142,10 @@ class Supervisor:
         except SecfedError as error:
             # A full disk must not end the supervision; what ended is started again all the same.
             sys.stderr.write(f"{error}\n")
+        said = service.explain(self._last_lines(service)) if status > 0 else ""
+        if said and said != self._explained.get(service.name):
+            sys.stderr.write(f"{service.name}: {said}\n")
+        self._explained[service.name] = said
 
     def _end_all(self) -> None:
         for service in reversed(self._services):

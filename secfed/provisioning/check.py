@@ -162,7 +162,7 @@ def check_site(folder: Path, connect: bool) -> Iterator[Point]:
             todo=f'Put superlink = "HOST:PORT" into {SITE_FILE}, as the consortium gave it.',
         )
     elif connect:
-        yield _call(site.superlink, folder / CA_FILE)
+        yield call_aggregator(site.superlink, folder / CA_FILE)
 
 
 def check_aggregator(folder: Path) -> Iterator[Point]:
@@ -422,7 +422,7 @@ def _nodes(folder: Path, roster: Roster) -> Point:
     return Point(status="ok", what=f"{len(nodes.nodes)} SuperNodes may connect: {', '.join(n for n, _ in nodes.nodes)}")
 
 
-def _call(address: str, authority: Path) -> Point:
+def call_aggregator(address: str, authority: Path) -> Point:
     """Open a TLS connection as the SuperNode would, and say in plain words what stands in its way."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from privacy.secagg.identity import Identity
+from secfed.whole_file import write_whole
 
 IDENTITY_FILE = "identity.key"
 ROSTER_FILE = "roster.cbor"
@@ -31,6 +32,8 @@ SERVER_KEY_FILE = "server.key"
 SERVER_REQUEST_FILE = "server.csr"
 SERVER_FILE = "server.crt"
 NODES_FILE = "nodes.cbor"
+PRIVATE = 0o600
+"""The mode of what only its owner may read."""
 
 
 def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -38,15 +41,11 @@ def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
 
     Otherwise the file is overwritten in place: a kill in that instant may leave it damaged.
     """
-    target = path.with_name(f".{path.name}.{os.getpid()}") if durable else path
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
     if durable:
-        target.replace(path)
+        write_whole(path, data, durable=True, mode=PRIVATE)
+        return
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE), "wb") as file:
+        file.write(data)
 
 
 def make_private_folder(folder: Path) -> None:

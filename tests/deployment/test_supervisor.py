@@ -133,3 +133,18 @@ made.run(on_ready=lambda: print(made.pids["one"], flush=True))
         below = int(process.stdout.readline())
         process.kill()
     until(lambda: not Path(f"/proc/{below}").exists() or "Z" in Path(f"/proc/{below}/stat").read_text().split()[2])
+
+
+def test_what_ended_by_itself_is_explained_once_and_a_kill_is_not(tmp_path, capfd):
+    code = "print('why', flush=True); raise SystemExit(3)"
+    made, thread = running(tmp_path, [service("one", code, explain=lambda lines: f"because: {lines.split()[-1]}")])
+    until(lambda: len(read_log(tmp_path / "audit.jsonl")) >= 3)
+    made.stop()
+    thread.join()
+    assert capfd.readouterr().err == "one: because: why\n"
+    made, thread = running(tmp_path / "killed", [service("two", SLEEP, explain=lambda _: "never said")])
+    os.kill(made.pids["two"], signal.SIGKILL)
+    until(lambda: read_log(tmp_path / "killed" / "audit.jsonl"))
+    made.stop()
+    thread.join()
+    assert not capfd.readouterr().err

@@ -4,8 +4,10 @@ A real masked run is recorded. Before every request of its second round one site
 can put another question to the site at exactly that moment. Encrypted runs: test_encrypted_requests.py.
 """
 
+import contextlib
 import dataclasses
 import json
+import resource
 import shutil
 import stat
 from pathlib import Path
@@ -291,13 +293,30 @@ def extra_layer(request):
         (lambda _: {"plan": '{"surprise": 1}'}, "protocol", "surprise"),
         (lambda _: {"max_clients": 9}, "policy", "is not the roster's 4"),
         (lambda _: {"max_clients": "4"}, "policy", "must carry the whole number 'max_clients'"),
+        (lambda _: {"roster": "0", "roster_version": 2}, "roster", "that of this site is older"),
+        (lambda _: {"roster": "0", "roster_version": 0}, "roster", "that of the aggregator is older"),
+        (lambda _: {"roster": "0"}, "roster", "another one under the same number"),
+        (lambda _: {"roster": 0}, "policy", "must carry the text 'roster'"),
         (
             lambda request: {"plan": request.fields["plan"].replace('"mode":"masked"', '"mode":"plain"')},
             "policy",
             "policy allows only ['masked']",
         ),
     ],
-    ids=["extra layer", "no layout", "number as layout", "cut plan", "unknown key", "too many", "text", "plain"],
+    ids=[
+        "extra layer",
+        "no layout",
+        "number as layout",
+        "cut plan",
+        "unknown key",
+        "too many",
+        "text",
+        "newer roster",
+        "older roster",
+        "other roster",
+        "no roster",
+        "plain",
+    ],
 )
 def test_an_offer_that_the_site_does_not_accept_is_refused_at_the_join(moment, change, reason, because):
     found = moment(Stage.JOIN)
@@ -327,8 +346,8 @@ def test_the_site_s_own_policy_wins_over_the_plan(moment, limit, because):
     ("spoil", "reason", "because"),
     [
         (lambda folder: (folder / "identity.key").unlink(), "internal", "identity.key"),
-        (lambda folder: (folder / "roster.cbor").write_bytes(b"\x00"), "protocol", ""),
-        (lambda folder: (folder / "anchor.pub").write_bytes(bytes(32)), "protocol", ""),
+        (lambda folder: (folder / "roster.cbor").write_bytes(b"\x00"), "roster", ""),
+        (lambda folder: (folder / "anchor.pub").write_bytes(bytes(32)), "roster", ""),
         (lambda folder: (folder / "site.toml").write_text("name = 3"), "internal", "site.toml"),
         (lambda folder: (folder / "site.toml").unlink(), "internal", "site.toml"),
         (lambda folder: (folder / "rounding.key").unlink(), "internal", "rounding.key"),
@@ -357,6 +376,34 @@ def test_a_refusal_leaves_even_where_the_log_cannot_be_written(moment, caplog):
     assert isinstance(answer, Refusal)
     assert (answer.reason, answer.site) == ("internal", "unknown")
     assert "log cannot be written" in caplog.text
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file of this process can grow; every write fails as on a disk without room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "stage", [Stage.JOIN, Stage.ENCAPSULATE, Stage.CONFIRM, Stage.SHARE, Stage.TRAIN, Stage.AGREE, Stage.UNMASK]
+)
+def test_nothing_leaves_a_site_whose_disk_is_full_and_it_goes_on_when_there_is_room(moment, stage):
+    found = moment(stage)
+    # As in a deployment: a simulation, whose parties all stop together, may lose its session.
+    site = load_site_file(found.folder)
+    save_site_file(found.folder, site.model_copy(update={"durable_state": True}))
+    before = state_of(found.folder)
+    with full_disk():
+        answer, _ = ask(found.folder, found.request)
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "storage"
+    assert state_of(found.folder) == before
+    assert isinstance(ask(found.folder, found.request)[0], Reply)
 
 
 def test_a_node_without_a_site_folder_refuses(moment, caplog):
