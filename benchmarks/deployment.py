@@ -15,12 +15,11 @@ import statistics
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from benchmarks.demo_plan import demo_tree
 from benchmarks.loopback import Loopback, free_port
 from benchmarks.rows import Row, parser, publish
 from secfed.deployment.aggregator_side import CONNECTION, home_of
@@ -70,16 +69,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def demo_plan(rounds: int, **changes: Any) -> dict[str, Any]:
-    """The demo's plan as a tree, for fewer rounds; what is of one machine is left out."""
-    text = resources.files("secfed").joinpath("configs", "demo.toml").read_text(encoding="utf-8")
-    tree = {name: value for name, value in tomllib.loads(text).items() if name not in ("sites", "test", "references")}
-    tree["federation"] |= {"rounds": rounds, "validate_every": 0, "stage_timeout_seconds": 600.0}
-    # What plain FedAvg averages: weights, and no optimiser's moments.
-    tree["training"] |= {"optimizer_state": "keep", "batch_cases": 4}
-    for name, value in changes.items():
-        tree[name] = {**tree.get(name, {}), **value} if isinstance(value, dict) else value
-    return tree
+def comparable_plan(rounds: int, *, training: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """The demo's plan for sites with four cases, in what plain FedAvg can do too: weights, no optimiser's moments."""
+    return demo_tree(
+        rounds=rounds,
+        federation={"stage_timeout_seconds": 600.0},
+        training={"optimizer_state": "keep", "batch_cases": 4, **training},
+        **changes,
+    )
 
 
 def compare(root: Path, *, rounds: int, quick: bool) -> list[Row]:
@@ -91,8 +88,8 @@ def compare(root: Path, *, rounds: int, quick: bool) -> list[Row]:
         both = {'protection = ["masked"]': 'protection = ["masked", "plain"]'}
         world.provision(cases=4, changes=both)
         world.start_all()
-        masked = trained(world, demo_plan(rounds, training=steps), name="masked")
-        plain = trained(world, demo_plan(rounds, training=steps, protection={"mode": "plain"}), name="plain")
+        masked = trained(world, comparable_plan(rounds, training=steps), name="masked")
+        plain = trained(world, comparable_plan(rounds, training=steps, protection={"mode": "plain"}), name="plain")
     with Loopback(root / "flower", NAMES) as stock:
         stock.root.mkdir(parents=True)
         stock.provision(cases=4)
@@ -205,7 +202,7 @@ def large_model(root: Path) -> list[Row]:
     with Loopback(root, NAMES) as world:
         world.provision(cases=1, keep_models_in_memory=True)
         world.start_all()
-        plan = demo_plan(
+        plan = comparable_plan(
             1,
             model={"channels": list(LARGE_CHANNELS)},
             training={"steps_per_round": 1, "batch_size": 1, "batch_cases": 1},
