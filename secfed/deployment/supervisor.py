@@ -6,11 +6,12 @@
              SIGTERM, last started first -> after `patience` SIGKILL -> reaped
 
 Runs at a site and at the aggregator, as the one process that systemd (or a person) starts. Each child writes to a log
-file of its own. A child is told when its supervisor is gone (Linux: PR_SET_PDEATHSIG), so that a kill -9 of the
-supervisor leaves nothing that still talks.
+file of its own, which with its former part never takes more than twice `MOST_LOG_BYTES`. A child is told when its
+supervisor is gone (Linux: PR_SET_PDEATHSIG), so that a kill -9 of the supervisor leaves nothing that still talks.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,9 @@ FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
 GROUP_SECONDS = 10.0
 """How long what a service had started may take to end, once the service itself has."""
+MOST_LOG_BYTES = 2**24
+OLDER = ".1"
+"""What a full log is moved to, in place of what was there."""
 STEADY_SECONDS = 60.0
 """A process that ran for so long is started again at once, the next time that it ends."""
 
@@ -124,6 +128,7 @@ class Supervisor:
     def _look_after(self, service: Service) -> None:
         process = self._processes[service.name]
         now = time.monotonic()
+        self._turn_over(self._logs / f"{service.name}.log")
         if process.poll() is None:
             return
         if service.name not in self._due:
@@ -135,6 +140,18 @@ class Supervisor:
         if now >= self._due[service.name]:
             del self._due[service.name]
             self._start(service)
+
+    @staticmethod
+    def _turn_over(log: Path) -> None:
+        """The child goes on writing to the same file, at its new end."""
+        if log.stat().st_size <= MOST_LOG_BYTES:
+            return
+        try:
+            shutil.copyfile(log, log.with_name(log.name + OLDER))
+        except OSError as error:
+            # What is older goes first where there is no room for both.
+            sys.stderr.write(f"{log}: not kept: {error.strerror}\n")
+        os.truncate(log, 0)
 
     def _note(self, service: Service, status: int, wait: float) -> None:
         try:

@@ -148,3 +148,16 @@ def test_what_ended_by_itself_is_explained_once_and_a_kill_is_not(tmp_path, capf
     made.stop()
     thread.join()
     assert not capfd.readouterr().err
+
+
+def test_a_log_is_turned_over_while_its_service_writes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_LOG_BYTES", 1000)
+    code = "import time\nfor n in range(100000): print(f'line {n:05d}', flush=True); time.sleep(0.001)"
+    made, thread = running(tmp_path, [service("one", code)])
+    log, older = tmp_path / "logs" / "one.log", tmp_path / "logs" / "one.log.1"
+    until(older.exists)
+    until(lambda: log.stat().st_size)
+    made.stop()
+    thread.join()
+    assert log.read_bytes().startswith(b"line ")
+    assert older.read_bytes().startswith(b"line 00000")
