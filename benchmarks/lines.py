@@ -9,6 +9,8 @@ from pathlib import Path
 WIDTH, HEIGHT = 600, 330
 _LEFT, _TOP, _RIGHT, _BOTTOM = 54, 44, 250, 44
 _COLOURS = ("#1f6f8b", "#c8553d", "#8a8f98", "#d9a441")
+_DASHES = ("5 4", "1.5 3", "12 3")
+"""Where a colour comes again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ def draw_lines(lines: Sequence[Line], *, title: str, path: Path, axis: str = "ep
         places = [(across(x), down(y)) for x, y in line.points]
         if line.level is not None:
             places = [(_LEFT, down(line.level)), (WIDTH - _RIGHT, down(line.level))]
-        dashes = "" if line.level is None else ' stroke-dasharray="5 4"'
+        dashes = "" if line.level is None else f' stroke-dasharray="{_DASHES[index // len(_COLOURS) % len(_DASHES)]}"'
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         found.append(f'<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         if line.level is None:

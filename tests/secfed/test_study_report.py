@@ -183,7 +183,7 @@ def test_the_frontier_table_has_each_guarantee_in_full(reader: Reader) -> None:
 
 def test_equal_models_are_said_in_words_and_shown(reader: Reader) -> None:
     text = reader.sections[place_of("protection")]
-    assert "Plain, Masked and Encrypted ended with the same model, bit for bit, at 3 of 3 seeds" in text
+    assert "The same final model, bit for bit, by its SHA-256: Plain, Masked and Encrypted at seeds 0, 1 and 2." in text
     for one in of("protection").models:
         assert next(iter(one.variants_of))[:16] in text
     assert "Masked 2.03\N{NO-BREAK SPACE}MB (2.0 times)" in text

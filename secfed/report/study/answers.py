@@ -31,9 +31,12 @@ def models_sentences(summary: ExperimentSummary) -> list[str]:
     same = [one for one in summary.models if one.same]
     seeds = "seed" if len(summary.models) == 1 else "seeds"
     if len(same) == len(summary.models):
-        names = words(dict.fromkeys(name for one in same for found in one.variants_of.values() for name in found))
-        at = f"at {len(same)} of {len(same)} {seeds}"
-        return [f"{names} ended with the same model, bit for bit, {at}: the SHA-256 of the final parameters is equal."]
+        at: dict[str, list[str]] = {}
+        for one in same:
+            names = words(name for found in one.variants_of.values() for name in found)
+            at.setdefault(names, []).append(str(one.seed))
+        which = "; ".join(f"{names} at seed{'s' * (len(found) > 1)} {words(found)}" for names, found in at.items())
+        return [f"The same final model, bit for bit, by its SHA-256: {which}."]
     apart = [
         f"at seed {one.seed} {words(f'{words(names)} with {model[:8]}' for model, names in one.variants_of.items())}"
         for one in summary.models
