@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from aggregator.wakefulness import Wakefulness
 from privacy.errors import HostileInputError
 from secfed.messages import BadMessage, Refusal, Reply, Request, decode_reply, encode_request
 
@@ -49,10 +48,7 @@ class Exchange:
 class SiteChannel:
     """Sends requests over a Flower grid and admits what comes back."""
 
-    def __init__(self, grid: Grid, *, timeout_seconds: float, keep_awake: bool = False) -> None:
-        """`keep_awake` is for SuperNodes, which would sleep between two stages (aggregator.wakefulness)."""
-        self._wakefulness = Wakefulness(grid) if keep_awake else None
-        self._answered: set[int] = set()
+    def __init__(self, grid: Grid, *, timeout_seconds: float) -> None:
         self.grid = grid
         self.timeout_seconds = timeout_seconds
         self.exchanges = 0
@@ -100,9 +96,6 @@ class SiteChannel:
         for message_id, node in zip(pushed, requests, strict=True):
             if message_id:
                 sent[message_id] = node
-        if self._wakefulness is not None:
-            # A node that has answered nothing yet may refuse whatever it is sent, and would say so twice.
-            self._wakefulness.keep(self._answered & set(sent.values()))
         answered: list[int] = []
         lost = dict.fromkeys(set(requests) - set(sent.values()), "unreachable")
         up = 0
@@ -121,7 +114,6 @@ class SiteChannel:
                 lost[node] = str(error)
                 continue
             answered.append(node)
-            self._answered.add(node)
             up += sum(record.count_bytes() for record in answer.content.values())
         lost.update(dict.fromkeys(sent.values(), SILENT))
         return Exchange(
@@ -143,8 +135,6 @@ class SiteChannel:
                     found = True
                     waiting.pop(answer.metadata.reply_to_message_id, None)
                     yield answer
-            if self._wakefulness is not None:
-                self._wakefulness.renew()
             if not found:
                 time.sleep(pause)
                 pause = min(0.2, 2 * pause)

@@ -36,7 +36,7 @@ def _run_deployed(grid: Grid, place: AggregatorFolder) -> None:
     hold_alone(place.folder)
     place.note_outcome("running")
     try:
-        Federation(grid, place, retry_seconds=RETRY_SECONDS, keep_awake=True).run()
+        Federation(grid, place, retry_seconds=RETRY_SECONDS).run()
     except BaseException as error:
         place.note_outcome("failed", f"{type(error).__name__}: {error}")
         raise

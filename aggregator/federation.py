@@ -47,21 +47,16 @@ class Federation:
     """One job at the aggregator; `retry_seconds` is the pause before a failed round is tried again, doubled each time.
 
     In a deployment a failed round may be a restart or a network that heals; on one machine nothing changes by waiting.
-    `keep_awake` is for a deployment too: its SuperNodes would sleep between two stages.
     """
 
-    def __init__(
-        self, grid: Grid, folder: AggregatorFolder, *, retry_seconds: float = 0.0, keep_awake: bool = False
-    ) -> None:
+    def __init__(self, grid: Grid, folder: AggregatorFolder, *, retry_seconds: float = 0.0) -> None:
         self.folder = folder
         self.retry_seconds = retry_seconds
         self.plan: TrainingPlan = folder.plan()
         self.sites = folder.site_names()
         self.initial, self.layout = folder.initial_model()
         self.slots: VectorFormat = vector_format(self.layout, self.plan, cohort_size=len(self.sites))
-        self.channel = SiteChannel(
-            grid, timeout_seconds=self.plan.federation.stage_timeout_seconds, keep_awake=keep_awake
-        )
+        self.channel = SiteChannel(grid, timeout_seconds=self.plan.federation.stage_timeout_seconds)
         self.record: MaskedRecord | EncryptedRecord | None = None
         self.model: OpenModel | SealedModel
         if self.plan.protection.mode == "encrypted":

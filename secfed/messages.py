@@ -126,8 +126,6 @@ class Refusal:
     reason: str
 
 
-STAY_AWAKE = "query.stay_awake"
-"""The type of an empty message between two stages of a deployment (aggregator.wakefulness); a site answers it empty."""
 REFUSAL_REASONS = ("policy", "roster", "budget", "protocol", "data", "range", "storage", "internal", "stale", "sum")
 """The last two occur in encrypted runs: an earlier sum is missing at the site; the sum that it was shown is no sum of
 the announced contributors' updates. "roster" says that the site holds another version than the aggregator, or one that

@@ -5,8 +5,6 @@
                           v                                        v
                       error reply, nothing was run             error reply at once
 
-An empty message that only keeps the SuperNode asking is answered empty, without a process.
-
 Run at the site, in place of Flower's SuperExec, over the same Runtime API of the SuperNode (process isolation). Flower
 would install and run the bundle that the aggregator sent. This runs the site's installed program alone; the bundle is
 compared with what the site's reviewer approved, and never unpacked. A process per message keeps what Flower's has: no
@@ -26,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
@@ -47,7 +45,6 @@ from secfed.alone import die_with_parent, hold_alone
 from secfed.audit_log import AuditLog
 from secfed.deployment.bundle import bundle_digest, code_of
 from secfed.errors import SecfedError
-from secfed.messages import STAY_AWAKE
 from secfed.provenance import code_digest
 
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
@@ -127,8 +124,6 @@ class SiteWorker:
                 details = "the bundle is not approved at this site"
                 error = Error(code=ErrorCode.INVALID_FAB, reason="The app bundle is not approved at this site.")
                 push_message(client, Message(error, reply_to=message), context)
-            elif message.metadata.message_type == STAY_AWAKE:
-                push_message(client, Message(RecordDict(), reply_to=message), context)
             elif not self._answer(client, token, message, context):
                 details = "the process that answered ended early"
                 error = Error(code=ErrorCode.CLIENT_APP_CRASHED, reason="The site's process ended early.")
