@@ -23,6 +23,7 @@ from secfed.privacy_config import PrivacyConfig
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 ModalityName = Literal["CT", "MR"]
+LayoutName = Literal["amos22", "mm-whs", "totalsegmentator", "chaos", "msd", "nnunet", "table"]
 ProtectionMode = Literal["plain", "masked", "encrypted"]
 EncryptionScheme = Literal["bfv", "ckks"]
 TaskName = Literal["abdomen", "whole_heart"]
