@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.loss import consistency_loss, segmentation_loss
+from clients.marginal_loss import marginal_segmentation_loss
 from secfed.augmentation.appearance import views
 from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingConfig, TrainingPlan
@@ -70,6 +71,8 @@ def run_steps(
     proximal = _Proximal(model, plan.federation.proximal_mu)
     dtype = precision_of(training)
     scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
+    # Asked of the cases and not of a batch's labels, which the host would have to wait for.
+    supervised_loss = marginal_segmentation_loss if any(sampler.partial for sampler in samplers) else segmentation_loss
     losses: list[Tensor] = []
     for step, (clean, unmoved) in enumerate(
         _batches(samplers, samples, steps=steps, generator=sampling, device=device)
@@ -84,7 +87,7 @@ def run_steps(
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
             logits = model(batch.to(memory_format=memory_format(plan, device)))
         both = partner is not None and plan.augmentation.consistency.labelled == "both"
-        loss = segmentation_loss(
+        loss = supervised_loss(
             logits if both else logits[: len(first)],
             torch.cat((labels, labels)) if both else labels,
             dice_weight=training.dice_weight,
