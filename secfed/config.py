@@ -47,7 +47,7 @@ class PhantomSource(Table):
 
 
 class DataSource(Table):
-    """Where scans come from: a `folder` as AMOS22 or MM-WHS have it, or a `phantom`, generated into the run folder."""
+    """Where scans come from: a `folder` (or table) that secfed.data.readers reads, or a `phantom`, made for the run."""
 
     folder: Path | None = None
     phantom: PhantomSource | None = None

@@ -44,12 +44,25 @@ def find_problems(
     Raises:
         DataError: the cache cannot be written, which is no case's fault.
     """
+    untaught = {case.image for case in data_set.training if case.label is None}
     problems: list[CaseProblem] = []
     for case in cases:
+        if case.image in untaught:
+            problems.append(_without_label(case))
         problems += _problems_of(case, data_set, label_map=label_map, config=config, cache=cache)
         if on_case is not None:
             on_case(case.patient)
     return problems
+
+
+def _without_label(case: Case) -> CaseProblem:
+    return CaseProblem(
+        case=case.patient,
+        file=case.image,
+        reason="a training case without a label",
+        todo="add its label, or move the scan out of the training cases",
+        severity="error",
+    )
 
 
 def _problems_of(

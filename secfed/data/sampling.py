@@ -48,11 +48,6 @@ class PatchSampler:
         self._with_foreground = [index for index, slices in enumerate(self._foreground) if len(slices)]
 
     @property
-    def partial(self) -> bool:
-        """Whether a case has unlabelled organs."""
-        return any(self._background)
-
-    @property
     def num_slices(self) -> int:
         """Patches in one pass: all axial slices, or in 3D the blocks that cover every volume once."""
         if self._flat:

@@ -97,10 +97,12 @@ def doubts_about(path: Path) -> tuple[str, ...]:
         FileError: the file is missing or no NIfTI.
     """
     header = _load(path).header
+    if not hasattr(header, "get_sform"):
+        return ()
     try:
         sform, sform_code = header.get_sform(coded=True)
         qform, qform_code = header.get_qform(coded=True)
-    except (*_NIFTI_ERRORS, AttributeError):
+    except _NIFTI_ERRORS:
         return ("its qform cannot be read, so its sform alone says where voxels lie",)
     if not sform_code and not qform_code:
         return ("neither sform nor qform is set, so left and right are not known",)

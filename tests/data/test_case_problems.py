@@ -1,5 +1,6 @@
 """Problems case by case: one that cannot be used hides no other, and each says its file, why, and what to do."""
 
+import pickle
 from pathlib import Path
 
 import nibabel
@@ -11,7 +12,7 @@ from secfed.config import PreprocessingConfig
 from secfed.data.cases import ABDOMEN
 from secfed.data.problems import CaseProblem, find_problems
 from secfed.data.readers import DataSet, read_data_set
-from secfed.errors import DataError
+from secfed.errors import DataError, FileError
 
 CONFIG = PreprocessingConfig(spacing_mm=(5.0, 3.0, 3.0))
 PATIENTS = ("anna", "bert", "cleo", "dora")
@@ -63,6 +64,23 @@ def test_one_bad_case_hides_no_other(tmp_path: Path):
     assert found[1].reason.startswith("holds the label value 9")
     assert found[2].reason == "the label is empty: it has no voxel of liver, spleen"
     assert all(str(problem.file) not in problem.reason for problem in found)
+
+
+def test_a_training_case_without_a_label_is_an_error_and_a_test_case_is_not(tmp_path: Path):
+    write_table(tmp_path)
+    table = tmp_path / "cases.csv"
+    lines = table.read_text().splitlines()
+    header, first, second = lines[0] + ",split", "anna,anna.nii.gz,,CT,train", "bert,bert.nii.gz,,CT,test"
+    table.write_text("\n".join((header, first, second, *(f"{line},train" for line in lines[3:]))))
+    data_set = read_data_set(tmp_path)
+    found = find_problems(data_set, data_set.cases, label_map=ABDOMEN, config=CONFIG, cache=tmp_path / "cache")
+    assert [(problem.case, problem.reason) for problem in found] == [("anna", "a training case without a label")]
+
+
+def test_the_error_behind_a_problem_crosses_processes_whole():
+    error = pickle.loads(pickle.dumps(FileError(Path("a.nii"), "is broken", "copy it again")))  # noqa: S301 - our own
+    assert str(error) == "a.nii: is broken; copy it again"
+    assert (error.file, error.reason, error.todo) == (Path("a.nii"), "is broken", "copy it again")
 
 
 def test_two_affines_are_a_warning_about_the_image(tmp_path: Path):

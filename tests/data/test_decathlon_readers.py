@@ -122,6 +122,13 @@ def test_a_4d_file_that_nobody_announced_is_named(tmp_path: Path):
         prepare(data_set.training[0], data_set=data_set, label_map=ABDOMEN, config=CONFIG, cache=tmp_path / "cache")
 
 
+def test_channels_that_nobody_announced_can_still_be_chosen(tmp_path: Path):
+    folder = decathlon(tmp_path / "set", shape=(*SHAPE, 2))
+    data_set = read_data_set(folder, channel=0)
+    case = prepare(data_set.training[0], data_set=data_set, label_map=ABDOMEN, config=CONFIG, cache=tmp_path / "cache")
+    assert case.image.shape == SHAPE[::-1]
+
+
 def test_nnunet_raw_data_are_read(tmp_path: Path):
     data_set = read_data_set(nnunet(tmp_path / "set"))
     assert [(case.patient, case.image.name) for case in data_set.training] == [
@@ -184,7 +191,7 @@ def test_files_that_nnunet_would_miss_are_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("field", ["image", "label"])
-@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/hostname", "a\0b", "."])
+@pytest.mark.parametrize("path", ["../secret.nii.gz", "/etc/hostname", "a\0b", ".", "long" * 100])
 def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, field: str, path: str):
     (tmp_path / "secret.nii.gz").touch()
     entry = {"image": "imagesTr/spleen_2.nii.gz"} | {field: path}

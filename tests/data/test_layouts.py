@@ -114,6 +114,16 @@ def test_an_unknown_layout_and_a_missing_folder_are_named(tmp_path: Path):
         read_data_set(tmp_path / "scan.nii", layout="amos22")
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    amos22(tmp_path)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"cannot be read: .*Permission denied"):
+        read_data_set(tmp_path)
+
+
 def one_case(*organs: str, whole_vessels: bool = False) -> tuple[DataSet, Case]:
     case = Case(patient="p", image=Path("i.nii"), label=Path("l.nii"), modality=Modality.CT)
     ids = dict(enumerate(("background", *organs)))

@@ -52,7 +52,7 @@ def read_decathlon(folder: Path, *, modality: Modality | None = None, channel: i
             image=image,
             label=_label(path_within(folder, label, named_by=path), path) if label else None,
             modality=told,
-            channel=number if in_file and len(names) > 1 else None,
+            channel=number if in_file and (len(names) > 1 or channel is not None) else None,
         )
 
     data_set = DataSet(

@@ -60,11 +60,14 @@ def read_data_set(
     """
     if layout is not None and layout not in READERS:
         raise DataError(f"layout = {layout!r}: {', '.join(get_args(LayoutName))} are known")
-    if folder.is_file() and layout in (None, "table"):
-        return read_table(folder, modality=modality, channel=channel)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such file or folder" if not folder.exists() else f"{folder}: not a folder")
-    return READERS[layout or layout_of(folder)](folder, modality=modality, channel=channel)
+    try:
+        if folder.is_file() and layout in (None, "table"):
+            return read_table(folder, modality=modality, channel=channel)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: not a folder" if folder.exists() else f"{folder}: no such file or folder")
+        return READERS[layout or layout_of(folder)](folder, modality=modality, channel=channel)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error}") from error
 
 
 def layout_of(folder: Path) -> LayoutName:

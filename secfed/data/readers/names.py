@@ -7,6 +7,8 @@ from secfed.data.cases import Modality
 from secfed.data.labels import BACKGROUND, organ_named
 from secfed.errors import DataError
 
+_LONGEST_NAME_BYTES = 255
+
 ENDINGS = (".nii.gz", ".nii")
 
 # AMOS22: ids up to 500 are CT, above are MRI.
@@ -61,7 +63,9 @@ def path_within(folder: Path, relative: str, *, named_by: Path) -> Path:
         DataError: it leads elsewhere. That there is such a file is not asked here.
     """
     parts = PurePosixPath(relative)
-    if not parts.parts or parts.is_absolute() or ".." in parts.parts or "\0" in relative:
+    # A name that no file system takes would be an error of the system's own, further on.
+    too_long = any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME_BYTES for part in parts.parts)
+    if not parts.parts or parts.is_absolute() or ".." in parts.parts or "\0" in relative or too_long:
         raise DataError(f"{named_by}: {relative!r} does not lie in the folder of the data set")
     return folder / parts
 

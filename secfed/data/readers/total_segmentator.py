@@ -45,7 +45,7 @@ def read_total_segmentator(folder: Path, *, modality: Modality | None = None, ch
         if splits is not None and subject not in splits:
             raise DataError(f"{folder / META}: has no row for the subject {subject}, so its split cannot be told")
         split = "training" if splits is None else splits[subject]
-        if any(case.patient == subject for case in found[split]):
+        if found[split] and found[split][-1].patient == subject:
             raise DataError(f"{image}: the subject has another image; keep one")
         masks = image.parent / MASKS
         found[split].append(
