@@ -8,6 +8,7 @@ from small_volumes import save_image, save_label
 from secfed.data.cases import ABDOMEN
 from secfed.data.site_data import read_site_data, unlabelled_by_task
 from secfed.errors import ConfigError, DataError
+from secfed.provisioning import check
 from secfed.site_config import SiteData, load_site_file, save_site_file
 
 
@@ -59,3 +60,21 @@ def test_a_site_file_keeps_what_it_says(tmp_path: Path):
 def test_what_is_unlabelled_is_said_for_every_task_that_the_labels_are_for(tmp_path: Path):
     found = unlabelled_by_task(read_site_data(write_site(tmp_path, "")))
     assert found == {"abdomen": ("kidney_left", "pancreas", "gallbladder", "stomach", "aorta")}
+
+
+def test_the_check_of_a_site_says_what_is_unlabelled(tmp_path: Path):
+    write_site(tmp_path, "")
+    meanings = "value,organ\n1,liver\n2,spleen\n3,pancreas\n4,gall bladder\n5,stomach\n6,aorta\n"
+    (tmp_path / "scans" / "labels.csv").write_text(meanings)
+    (point,) = check._data(load_site_file(tmp_path))
+    assert (point.status, point.what) == (
+        "ok",
+        "data 'ct-a': 1 training and 0 validation cases; abdomen: unlabelled are kidney_right, kidney_left",
+    )
+
+
+def test_the_check_of_a_site_names_an_organ_that_no_label_has(tmp_path: Path):
+    write_site(tmp_path, 'organs = ["livre"]')
+    (point,) = check._data(load_site_file(tmp_path))
+    assert point.status == "wrong"
+    assert "organs names livre" in point.what
