@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from small_volumes import SHAPE, rows, save_image, save_label, save_volume
 
-from secfed.config import PreprocessingConfig
+from secfed.config import DataSource, PreprocessingConfig
 from secfed.data.cases import ABDOMEN, WHOLE_HEART, LabelMap, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
 from secfed.data.readers import DataSet, read_data_set, read_total_segmentator
 from secfed.errors import DataError
+from secfed.experiment.data import DataTask, used_cases
 
 AT_REST = PreprocessingConfig(spacing_mm=(5.0, 3.0, 3.0))
 ABDOMINAL = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", "aorta")
@@ -54,6 +55,14 @@ def test_subjects_are_cases_in_the_splits_of_meta_csv(tmp_path: Path):
 def test_mri_is_told_by_its_name(tmp_path: Path):
     data_set = read_data_set(write_data_set(tmp_path, image="mri"))
     assert {case.modality for case in data_set.cases} == {Modality.MR}
+
+
+def test_a_site_of_ct_does_not_take_mri(tmp_path: Path):
+    folder = write_data_set(tmp_path, image="mri")
+    source = DataSource(folder=folder)
+    task = DataTask(name="a", source=source, folder=folder, modality=Modality.CT, is_test=False, seed=0)
+    with pytest.raises(DataError, match=r"mri\.nii\.gz: the name of a MR scan in site 'a', which is configured as CT"):
+        used_cases(task, read_data_set(folder, modality=Modality.CT))
 
 
 def test_without_meta_csv_all_are_training_cases(tmp_path: Path):

@@ -14,6 +14,7 @@ ENDINGS = (".nii.gz", ".nii")
 # AMOS22: ids up to 500 are CT, above are MRI.
 _LAST_CT_ID = 500
 _AMOS_NAME = re.compile(r"amos_(\d+)(_\d{4})?")
+_TOTAL_SEGMENTATOR_NAMES = {"ct": Modality.CT, "mri": Modality.MR}
 _MM_WHS_NAME = re.compile(r"(ct|mr)_(?:train|test)_\d+(?:_image)?")
 
 # What a description calls its channels: modalities, and the sequences and maps of MRI.
@@ -32,8 +33,10 @@ def is_volume(path: Path) -> bool:
 
 
 def modality_by_name(image: Path) -> Modality | None:
-    """What a name says: AMOS22 ids up to 500 are CT, above MRI; MM-WHS says it; None for any other name."""
+    """What a name says: AMOS22 ids up to 500 are CT, above MRI; MM-WHS and TotalSegmentator say it; else None."""
     name = stem_of(image)
+    if name in _TOTAL_SEGMENTATOR_NAMES:
+        return _TOTAL_SEGMENTATOR_NAMES[name]
     amos, mm_whs = _AMOS_NAME.fullmatch(name), _MM_WHS_NAME.fullmatch(name)
     if amos is not None:
         return Modality.CT if int(amos[1]) <= _LAST_CT_ID else Modality.MR
