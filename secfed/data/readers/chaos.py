@@ -127,7 +127,7 @@ def _flat(folder: Path) -> Iterator[_Scan]:
         modality = Modality.CT if place.name == "CT" else Modality.MR
         for image in sorted(place.iterdir()):
             match = _FLAT_IMAGE.fullmatch(image.name)
-            if match is None:
+            if match is None or not image.is_file():
                 continue
             label = image.with_name(image.name.replace("image_", "label_", 1))
             yield _Scan(

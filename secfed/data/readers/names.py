@@ -28,8 +28,8 @@ def stem_of(volume: Path) -> str:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file; macOS leaves companions behind that start with a dot."""
-    return path.name.endswith(ENDINGS) and not path.name.startswith(".")
+    """Whether it is a file with the name of a NIfTI file; macOS leaves companions behind that start with a dot."""
+    return path.name.endswith(ENDINGS) and not path.name.startswith(".") and path.is_file()
 
 
 def modality_by_name(image: Path) -> Modality | None:
