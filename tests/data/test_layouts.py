@@ -104,6 +104,12 @@ def test_a_description_of_both_nnunet_versions_is_refused(tmp_path: Path):
         read_data_set(tmp_path)
 
 
+def test_ct_beside_mri_are_scanners_of_amos22_and_no_channels(tmp_path: Path):
+    described(tmp_path, "patient_a", {"labels": {"1": "liver"}, "modality": {"0": "CT", "1": "MRI"}})
+    assert layout_of(tmp_path) == "amos22"
+    assert read_data_set(tmp_path, modality=Modality.CT).training[0].patient == "patient_a"
+
+
 def test_an_unknown_layout_and_a_missing_folder_are_named(tmp_path: Path):
     with pytest.raises(DataError, match="layout = 'dicom': amos22, mm-whs"):
         read_data_set(tmp_path, layout="dicom")

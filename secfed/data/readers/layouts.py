@@ -5,7 +5,7 @@ A layout is told by what only it has:
 | layout | sign |
 |---|---|
 | nnunet | dataset.json with `channel_names` |
-| msd | dataset.json with `modality`, and names of images that are not those of AMOS22 or MM-WHS |
+| msd | dataset.json with `modality`, not of CT and MRI at once, and images not named as in AMOS22 or MM-WHS |
 | amos22 | any other dataset.json |
 | mm-whs | files such as ct_train_1001_image.nii.gz, here or one folder down; a dataset.json beside them decides |
 | totalsegmentator | folders with a ct.nii.gz or mri.nii.gz beside a folder `segmentations` |
@@ -27,7 +27,7 @@ from secfed.data.readers.data_set import CaseReader, DataSet
 from secfed.data.readers.decathlon import read_decathlon
 from secfed.data.readers.description import DESCRIPTION, read_description
 from secfed.data.readers.mm_whs import mm_whs_files, read_mm_whs
-from secfed.data.readers.names import modality_by_name
+from secfed.data.readers.names import modality_by_name, modality_of_channel
 from secfed.data.readers.nnunet import read_nnunet
 from secfed.data.readers.table import read_table, tables_in
 from secfed.data.readers.total_segmentator import MASKS, read_total_segmentator, subjects
@@ -120,9 +120,15 @@ def _signs_of_description(folder: Path) -> dict[LayoutName, str]:
     signs: dict[LayoutName, str] = {}
     if "channel_names" in content:
         signs["nnunet"] = "channel_names in dataset.json"
-    if "modality" in content and not _names_tell(content):
+    if "modality" in content and not _of_several_scanners(content["modality"]) and not _names_tell(content):
         signs["msd"] = "modality in dataset.json"
     return signs or {"amos22": DESCRIPTION}
+
+
+def _of_several_scanners(names: object) -> bool:
+    """Whether CT and MRI stand beside one another: no scan has them as channels, so they are of different scans."""
+    found = {modality_of_channel(str(name)) for name in names.values()} if isinstance(names, dict) else set()
+    return set(Modality) <= found
 
 
 def _names_tell(content: Mapping[str, object]) -> bool:
