@@ -31,5 +31,6 @@ def open_organs(labels: "Tensor", num_classes: int) -> "Tensor":
     """Which foreground classes a voxel may be beside background, bool (B, num_classes - 1, V) from integers (B, V)."""
     import torch
 
-    bits = torch.arange(num_classes - 1, device=labels.device)[None, :, None]
-    return (((-labels.clamp(max=0))[:, None] >> bits) & 1).bool()
+    # 32 bits hold every code, and this is the largest array of the loss.
+    bits = torch.arange(num_classes - 1, dtype=torch.int32, device=labels.device)[None, :, None]
+    return (((-labels.clamp(max=0)).int()[:, None] >> bits) & 1).bool()
