@@ -67,7 +67,7 @@ def evaluate_cases(
     device: torch.device,
     batch_size: int = _DEFAULT_BATCH,
 ) -> list[CaseScore]:
-    """Scores of labelled cases, organ by organ in the task's order.
+    """Scores of labelled cases, organ by organ in the task's order; an organ that a case did not draw has none.
 
     Raises:
         DataError: a case has no labels.
@@ -81,7 +81,7 @@ def evaluate_cases(
 
 
 def score_case(case: PreparedCase, prediction: npt.NDArray[np.uint8], *, label_map: LabelMap) -> list[CaseScore]:
-    """Scores of one prediction (z, y, x), organ by organ in the task's order.
+    """Scores of one prediction (z, y, x), organ by organ in the task's order; those that were not drawn have none.
 
     Raises:
         DataError: the case has no labels.
@@ -99,6 +99,7 @@ def score_case(case: PreparedCase, prediction: npt.NDArray[np.uint8], *, label_m
             hd95_mm=float(hd95[index]),
         )
         for index, organ in enumerate(label_map.organs)
+        if index + 1 not in case.unlabelled
     ]
 
 
@@ -112,7 +113,8 @@ def mean_dice_by_modality(
 ) -> dict[Modality, tuple[float, int]]:
     """Per modality, the sum over cases of each case's mean Dice, and the number of cases: what sites add up.
 
-    A case's mean is taken over the organs that its labels or its prediction have; a case without any is left out.
+    A case's mean is taken over the organs that its labels or its prediction have, those that were not drawn aside; a
+    case without any is left out.
 
     Raises:
         DataError: a case has no labels.
@@ -128,6 +130,7 @@ def mean_dice_by_modality(
         if case.label is None:
             raise DataError(f"{case.patient} has no labels, so no score can be computed")
         dice = dice_per_class(predict(model, case, plan=plan, device=device), case.label, num_classes)
+        dice = np.delete(dice, [index - 1 for index in case.unlabelled])
         if not np.isnan(dice).all():
             total, count = totals.get(case.modality, (0.0, 0))
             totals[case.modality] = (total + float(np.nanmean(dice)), count + 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.loss import consistency_loss, segmentation_loss
+from clients.marginal_loss import marginal_segmentation_loss
 from secfed.augmentation.appearance import views
 from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingConfig, TrainingPlan
@@ -71,7 +72,7 @@ def run_steps(
     dtype = precision_of(training)
     scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
     losses: list[Tensor] = []
-    for step, (clean, unmoved) in enumerate(
+    for step, (clean, unmoved, partial) in enumerate(
         _batches(samplers, samples, steps=steps, generator=sampling, device=device)
     ):
         progress = (server_round - 1 + (step + 0.5) / steps) / plan.federation.rounds
@@ -84,7 +85,8 @@ def run_steps(
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
             logits = model(batch.to(memory_format=memory_format(plan, device)))
         both = partner is not None and plan.augmentation.consistency.labelled == "both"
-        loss = segmentation_loss(
+        supervised_loss = marginal_segmentation_loss if partial else segmentation_loss
+        loss = supervised_loss(
             logits if both else logits[: len(first)],
             torch.cat((labels, labels)) if both else labels,
             dice_weight=training.dice_weight,
@@ -152,12 +154,15 @@ def _batches(
     steps: int,
     generator: np.random.Generator,
     device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (B, 1, *patch) and labels (B, *patch), int64, on the device."""
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Images (B, 1, *patch) and labels (B, *patch), int64, on the device, and whether background is open somewhere."""
     slots = generator.permutation(np.repeat(np.arange(len(samplers)), samples))
     for batch in np.array_split(slots, steps):
         images, labels = zip(*(samplers[index].draw(generator) for index in batch), strict=True)
-        yield _to_device(np.stack(images)[:, None], device), _to_device(np.stack(labels), device).long()
+        stacked = np.stack(labels)
+        # Asked before the copy, because an answer from the device would have to be waited for.
+        partial = bool((stacked < 0).any())
+        yield _to_device(np.stack(images)[:, None], device), _to_device(stacked, device).long(), partial
 
 
 def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:

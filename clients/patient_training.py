@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clients.local_steps import precision_of
 from clients.loss import segmentation_loss
+from clients.marginal_loss import marginal_segmentation_loss
 from clients.patients import Patient, patient_views
 from clients.training import flushed_denormals, network_for
 from privacy.clipped_sum import ClippedSum
@@ -103,7 +104,9 @@ class PatientTraining:
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         training = self.plan.training
-        loss = segmentation_loss(
+        # Asked of this patient's labels alone: what others have drawn must not change this patient's rounding.
+        supervised_loss = marginal_segmentation_loss if bool((labels < 0).any()) else segmentation_loss
+        loss = supervised_loss(
             logits,
             labels,
             dice_weight=training.dice_weight,

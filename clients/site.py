@@ -29,9 +29,10 @@ from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Roster, verify_roster
 from privacy.streams import KEY_BYTES, Words, derive_key
 from secfed.config import PreprocessingConfig, TrainingPlan
-from secfed.data.cases import LABEL_MAPS, Case, Modality
+from secfed.data.cases import LABEL_MAPS, Case
 from secfed.data.preprocessing import PreparedCase, prepare
-from secfed.data.readers import DataSet, read_data_set
+from secfed.data.readers import DataSet
+from secfed.data.site_data import read_site_data
 from secfed.errors import ConfigError, PolicyRefusal, RosterRefusal
 from secfed.messages import Reply, Request
 from secfed.parameters import ParameterLayout
@@ -282,11 +283,6 @@ def _site_cases(file: SiteFile, preprocessing: PreprocessingConfig, task: str) -
         )
         validation += prepare_all(data_set, data_set.validation, data=data, preprocessing=preprocessing, task=task)
     return SiteCases(sources=tuple(sources), validation=tuple(validation))
-
-
-def read_site_data(data: SiteData) -> DataSet:
-    """The data set of one `[[data]]` entry; its modality, where given, overrides the reader's rule."""
-    return read_data_set(data.folder, modality=None if data.modality is None else Modality(data.modality))
 
 
 def prepare_all(

@@ -23,6 +23,7 @@ from secfed.privacy_config import PrivacyConfig
 
 SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 ModalityName = Literal["CT", "MR"]
+LayoutName = Literal["amos22", "mm-whs", "totalsegmentator", "chaos", "msd", "nnunet", "table"]
 ProtectionMode = Literal["plain", "masked", "encrypted"]
 EncryptionScheme = Literal["bfv", "ckks"]
 TaskName = Literal["abdomen", "whole_heart"]
@@ -46,7 +47,7 @@ class PhantomSource(Table):
 
 
 class DataSource(Table):
-    """Where scans come from: a `folder` as AMOS22 or MM-WHS have it, or a `phantom`, generated into the run folder."""
+    """Where scans come from: a `folder` (or table) that secfed.data.readers reads, or a `phantom`, made for the run."""
 
     folder: Path | None = None
     phantom: PhantomSource | None = None

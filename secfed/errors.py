@@ -3,6 +3,7 @@
 SecfedError (1)
 ├── ConfigError (2)      a TOML file or an option is wrong: names the key, its value and what is accepted
 ├── DataError (3)        a volume, a label or a data set cannot be used: names the file
+│   └── FileError        the one file that cannot be used, why, and what to do about it
 ├── RunFolderError (4)   the run folder is taken, incomplete or belongs to another configuration
 ├── PolicyRefusal (5)    the site's own policy does not allow what was asked
 │   └── RosterRefusal    the site's roster has ended, does not name it, or is not the aggregator's
@@ -10,6 +11,8 @@ SecfedError (1)
 ├── GroupKeyLost (7)     no site holds the group key of an encrypted run any more: it cannot go on
 └── StorageError (1)     what has to be on the disk could not be written
 """
+
+from pathlib import Path
 
 
 class SecfedError(Exception):
@@ -28,6 +31,20 @@ class DataError(SecfedError):
     """A volume, a label or a data set cannot be used."""
 
     exit_code = 3
+
+
+class FileError(DataError):
+    """One file cannot be used; `reason` and `todo` are for whoever keeps it, and `todo` may be empty."""
+
+    def __init__(self, file: Path, reason: str, todo: str = "") -> None:
+        super().__init__(f"{file}: {reason}" + (f"; {todo}" if todo else ""))
+        self.file = file
+        self.reason = reason
+        self.todo = todo
+
+    def __reduce__(self) -> tuple[type["FileError"], tuple[Path, str, str]]:
+        # Workers hand errors to their parent, and an exception is copied by its message alone.
+        return FileError, (self.file, self.reason, self.todo)
 
 
 class RunFolderError(SecfedError):

@@ -50,7 +50,7 @@ def provision_site(
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="The site's name in the roster.")],
     consortium: Annotated[str, typer.Option("--consortium", metavar="NAME", help="The consortium to join.")],
     superlink: Annotated[str, typer.Option("--superlink", metavar="HOST:PORT", help="Where the aggregator is.")],
-    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="The scans, as AMOS22 or MM-WHS have them.")],
+    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="The scans: a folder or a CSV table.")],
     reviewer: Annotated[
         str | None,
         typer.Option("--reviewer", metavar="HEX", help="Public key of who reviews code here; default: a new one."),

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from secfed.config import (
     EncryptionScheme,
+    LayoutName,
     ModalityName,
     ModelConfig,
     ProtectionMode,
@@ -128,12 +129,19 @@ class SitePolicy(Table):
 
 
 class SiteData(Table):
-    """One data set at the site: a folder as AMOS22 or MM-WHS have it, and the cache for its preprocessed volumes."""
+    """One data set at the site: a folder, or the CSV file of a table, and the cache for its preprocessed volumes.
+
+    `layout` is for a folder that could be of two (secfed.data.readers); `organs`, where given, are the only ones that
+    count as drawn; `channel` is the one to read of scans with several.
+    """
 
     name: SiteName
     folder: Path
     cache: Path
     modality: ModalityName | None = None
+    layout: LayoutName | None = None
+    organs: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    channel: Annotated[int, Field(ge=0)] | None = None
 
 
 class SiteFile(Table):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -172,25 +173,36 @@ def _blank(cell: Cell) -> CellRecord:
 def _scores(results: Sequence[CaseResult]) -> tuple[ModalityScores, ...]:
     made = []
     for modality in sorted({result.modality for result in results}):
-        own = {
-            (f"{result.test_set}/{result.patient}", result.organ): result
-            for result in results
-            if result.modality == modality
-        }
+        own: dict[tuple[str, str], list[CaseResult]] = {}
+        for result in results:
+            if result.modality == modality:
+                own.setdefault((f"{result.test_set}/{result.patient}", result.organ), []).append(result)
         patients, organs = (tuple(dict.fromkeys(key[part] for key in own)) for part in (0, 1))
         made.append(
             ModalityScores(
                 modality=modality,
                 patients=patients,
-                dice={organ: tuple(_rounded(own[name, organ].dice, 5) for name in patients) for organ in organs},
-                hd95_mm={organ: tuple(_rounded(own[name, organ].hd95_mm, 3) for name in patients) for organ in organs},
+                dice={
+                    organ: tuple(
+                        _mean([found.dice for found in own.get((name, organ), ())], digits=5) for name in patients
+                    )
+                    for organ in organs
+                },
+                hd95_mm={
+                    organ: tuple(
+                        _mean([found.hd95_mm for found in own.get((name, organ), ())], digits=3) for name in patients
+                    )
+                    for organ in organs
+                },
             )
         )
     return tuple(made)
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+def _mean(scans: Sequence[float | None], *, digits: int) -> float | None:
+    """Over a patient's scans, of which none may have the organ drawn, or more than one."""
+    defined = [value for value in scans if value is not None]
+    return round(statistics.fmean(defined), digits) if defined else None
 
 
 def _generated(config: RunConfig) -> bool:

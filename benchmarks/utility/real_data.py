@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.utility.grid_file import Grid, SiteTable
 from secfed.data.cases import LABEL_MAPS, Modality
 from secfed.data.readers import DataSet, read_data_set
+from secfed.data.site_data import unlabelled_by_task
 from secfed.data.splits import SplitRequest, deal_patients, write_splits
 from secfed.errors import DataError
 
@@ -54,14 +55,13 @@ def split_real(source: Path, grid: Grid, *, study: Path) -> RealData:
 
 
 def task_of(data_set: DataSet, *, source: Path) -> str:
-    """The task whose structures the labels have.
+    """The task whose structures were drawn in every labelled case: a study compares methods, not labels.
 
     Raises:
-        DataError: none has them all.
+        DataError: of no task all were.
     """
-    labelled = set(data_set.label_ids.values())
-    for name, labels in LABEL_MAPS.items():
-        if set(labels.organs) <= labelled:
+    for name, unlabelled in unlabelled_by_task(data_set).items():
+        if not unlabelled:
             return name
     known = "; ".join(f"{name}: {', '.join(labels.organs)}" for name, labels in LABEL_MAPS.items())
     raise DataError(f"{source}: its labels are of no task that is known here ({known})")

@@ -135,7 +135,7 @@ def apply_slaug(images: Tensor, labels: Tensor, parameters: SlaugParameters) -> 
     with torch.autocast(images.device.type, enabled=False):
         whole, low, span = in_unit_range(images.to(compute_dtype(images)))
         unit = whole.flatten(1)
-        part = torch.where(per_image(parameters.per_class, labels), labels.long(), 0)
+        part = torch.where(per_image(parameters.per_class, labels), labels.long().clamp(min=0), 0)
         part = part.flatten(1).repeat(1, images.shape[1])
         dark, bright = _part_range(unit, part)
         dark, reach = dark.gather(1, part), (bright - dark).gather(1, part)

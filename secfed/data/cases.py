@@ -1,6 +1,7 @@
 """A case: one scan of one patient, with its labels, and the label map that a task gives them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,12 +15,21 @@ class Modality(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One scan on disk. `label` is None for a scan without annotations."""
+    """One scan on disk; scans of one person have the same `patient`. `label` is None for a scan without annotations.
+
+    A label is one volume of values, or a folder with one binary mask per organ, and then `masks` has the files.
+    `label_ids` are the case's own meanings of values, where those of its data set do not hold; `organs` are those that
+    were drawn here, where not all that its values or masks name were. `channel` is the one to read of several.
+    """
 
     patient: str
     image: Path
     label: Path | None
     modality: Modality
+    masks: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    label_ids: Mapping[int, str] | None = field(default=None, hash=False)
+    organs: frozenset[str] | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from secfed.data.open_background import background_of
 from secfed.data.preprocessing import PreparedCase
 from secfed.errors import DataError
 
 Image = NDArray[np.float32]
-Label = NDArray[np.uint8]
+Label = NDArray[np.uint8] | NDArray[np.int32]
 Voxel = TypeVar("Voxel", np.float32, np.uint8)
 
 
@@ -18,7 +19,8 @@ class PatchSampler:
     """Draws axial slices (two sizes in `patch_size`) or blocks (three sizes) from cases, every case equally often.
 
     With probability `foreground_prob` the patch holds foreground: a case, a slice and a crop that do. A patch that is
-    larger than the volume is padded evenly on both sides, the image with the volume's minimum, the label with 0.
+    larger than the volume is padded evenly on both sides, the image with the volume's minimum, the label with 0. Of a
+    case with unlabelled organs, background comes as secfed.data.open_background writes it.
     """
 
     def __init__(self, cases: Sequence[PreparedCase], *, patch_size: tuple[int, ...], foreground_prob: float) -> None:
@@ -42,6 +44,7 @@ class PatchSampler:
         self._labels = [_label(case) for case in cases]
         self._darkest = [np.float32(image.min()) for image in self._images]
         self._foreground = [np.flatnonzero(label.any(axis=(1, 2))) for label in self._labels]
+        self._background = [background_of(case.unlabelled) for case in cases]
         self._with_foreground = [index for index, slices in enumerate(self._foreground) if len(slices)]
 
     @property
@@ -53,7 +56,10 @@ class PatchSampler:
         return int(sum(block.prod() for block in blocks))
 
     def draw(self, generator: np.random.Generator) -> tuple[Image, Label]:
-        """One image patch (float32) and its label (uint8), both of shape `patch_size`, as fresh arrays."""
+        """One image patch (float32) and its label, both of shape `patch_size`, as fresh arrays.
+
+        The label is uint8, or of a case with unlabelled organs int32.
+        """
         wants_foreground = self._foreground_prob > 0 and generator.random() < self._foreground_prob
         if wants_foreground and self._with_foreground:
             case = self._with_foreground[generator.integers(len(self._with_foreground))]
@@ -65,7 +71,9 @@ class PatchSampler:
                 for size, patch in zip(self._images[case].shape, self._patch_size, strict=True)
             )
         image = self._cut(self._images[case], corner, self._darkest[case])
-        label = self._cut(self._labels[case], corner, np.uint8(0))
+        label: Label = self._cut(self._labels[case], corner, np.uint8(0))
+        if self._background[case]:
+            label = np.where(label == 0, np.int32(self._background[case]), label.astype(np.int32))
         return (image[0], label[0]) if self._flat else (image, label)
 
     def _corner_at_foreground(self, case: int, generator: np.random.Generator) -> tuple[int, ...]:
@@ -99,7 +107,7 @@ class PatchSampler:
         return patch
 
 
-def _label(case: PreparedCase) -> Label:
+def _label(case: PreparedCase) -> NDArray[np.uint8]:
     if case.label is None:
         raise DataError(f"{case.source}: has no label, so it cannot be used for training")
     return np.asarray(case.label).view(np.ndarray)

@@ -114,6 +114,7 @@ def _save_model(
 def rows(spec: JobSpec, results: Iterable[CaseResult], *, seed: int, labels: LabelMap) -> list[ResultRow]:
     """Means over patients per organ and test modality, and the mean over organs of these means.
 
+    Of a patient with several scans, the mean over those that have the organ counts once.
     The deviation that stands beside a mean over organs is that of the patients' own means over their organs.
     """
     found = list(results)
@@ -127,7 +128,11 @@ def rows(spec: JobSpec, results: Iterable[CaseResult], *, seed: int, labels: Lab
             ]
             means = []
             for organ in labels.organs:
-                values = [value for _, name, value in of_modality if name == organ and value is not None]
+                scans: dict[str, list[float]] = {}
+                for patient, name, value in of_modality:
+                    if name == organ and value is not None:
+                        scans.setdefault(patient, []).append(value)
+                values = [statistics.fmean(own) for own in scans.values()]
                 means.append(statistics.fmean(values) if values else None)
                 made.append(_row(spec, modality, organ, metric, unit, means[-1], values, seed))
             defined = [value for value in means if value is not None]

@@ -25,9 +25,8 @@ from typing import Any, Literal
 from privacy.errors import HostileInputError, MisuseError
 from privacy.secagg.identity import Identity
 from privacy.secagg.roster import Roster, verify_roster
-from secfed.config import ModalityName
-from secfed.data.cases import Modality
-from secfed.data.readers import read_data_set
+from secfed.data.readers import DataSet
+from secfed.data.site_data import read_site_data, unlabelled_by_task
 from secfed.errors import ConfigError, SecfedError
 from secfed.provisioning import certificates
 from secfed.provisioning.aggregator_service import AGGREGATOR_FILE, load_aggregator_file
@@ -271,9 +270,8 @@ def _whole_keys(folder: Path, site: SiteFile) -> Iterator[Point]:
 
 def _data(site: SiteFile) -> Iterator[Point]:
     for data in site.data:
-        wanted: ModalityName | None = data.modality
         try:
-            found = read_data_set(data.folder, modality=None if wanted is None else Modality(wanted))
+            found = read_site_data(data)
         except SecfedError as error:
             yield Point(status="wrong", what=f"data '{data.name}': {error}", todo=f"Correct [[data]] in {SITE_FILE}.")
             continue
@@ -286,8 +284,18 @@ def _data(site: SiteFile) -> Iterator[Point]:
         else:
             yield Point(
                 status="ok",
-                what=f"data '{data.name}': {len(found.training)} training and {len(found.validation)} validation cases",
+                what=f"data '{data.name}': {len(found.training)} training and {len(found.validation)} validation cases"
+                f"{_unlabelled(found)}",
             )
+
+
+def _unlabelled(data_set: DataSet) -> str:
+    """What a run will not learn from these labels, so that a misspelt organ shows before one starts."""
+    return "".join(
+        f"; {task}: unlabelled are {', '.join(organs)}"
+        for task, organs in unlabelled_by_task(data_set).items()
+        if organs
+    )
 
 
 def _roster(folder: Path) -> Roster | Point:

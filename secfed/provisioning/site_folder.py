@@ -158,9 +158,11 @@ superlink = {superlink}    # the aggregator, as the consortium gave it
 
 [[data]]
 name = {name}
-folder = {folder}
+folder = {folder}    # or the CSV file of a table
 cache = "cache"                     # preprocessed volumes: pixels of patients
-# modality = "CT"                   # overrides the reader's rule
+# modality = "CT"                   # overrides what the layout says
+# layout = "amos22"                 # only for a folder that could be two things
+# organs = ["liver", "spleen"]      # only these count as drawn; the check of this folder says what is unlabelled
 
 [policy]
 protection = ["masked"]             # also possible: "encrypted"; "plain" shows the aggregator every update

@@ -1,5 +1,6 @@
 """Dealing the patients of a download: deterministic, apart from the data, and never a patient on two sides."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secfed.data.cases import Case, Modality
+from secfed.data.cases import ABDOMEN, WHOLE_HEART, Case, Modality
 from secfed.data.labels import AMOS22_LABELS
 from secfed.data.readers import DataSet, read_data_set
 from secfed.data.splits import SplitRequest, deal_patients, write_splits
@@ -121,8 +122,8 @@ def test_sizes_may_be_given_and_the_rest_stays_out():
         ({"test_share": 1.0}, "test_share = 1"),
         ({"test_share": -0.1}, "test_share = -0.1"),
         ({"seed": -1}, "seed = -1"),
-        ({"sites": {CT: 20}}, "20 sites of CT, but 8 labelled cases"),
-        ({"sites": {CT: (5, 5)}}, "ask for 10 cases, but there are 8"),
+        ({"sites": {CT: 20}}, "20 sites of CT, but 8 labelled patients"),
+        ({"sites": {CT: (5, 5)}}, "ask for 10 patients, but there are 8"),
         ({"sites": {MR: 1}}, "1 sites of MR, but 0 labelled"),
         ({"validation": 4}, "validation = 4"),
     ],
@@ -133,7 +134,7 @@ def test_requests_that_cannot_be_are_explained(changes: dict, message: str):
         deal_patients(fake(10, 0), SplitRequest(**arguments))
 
 
-def test_a_patient_with_two_scans_is_refused():
+def test_an_image_that_stands_twice_is_refused():
     data_set = fake(4, 0)
     twice = DataSet(
         name="twice",
@@ -142,7 +143,7 @@ def test_a_patient_with_two_scans_is_refused():
         test=(),
         label_ids=data_set.label_ids,
     )
-    with pytest.raises(DataError, match="patient ct_train_0 has more than one scan"):
+    with pytest.raises(DataError, match=r"patient ct_train_0: .*ct_train_0_image.nii.gz stands twice"):
         deal_patients(twice, SplitRequest(sites={CT: 1}, test_share=0.0))
 
 
@@ -197,3 +198,54 @@ def test_a_changed_download_is_another_split(tmp_path: Path):
         (source / "ct_train" / f"ct_train_1001_{part}.nii.gz").unlink()
     with pytest.raises(DataError, match="holds something else"):
         write_splits(source, tmp_path / "splits", request)
+
+
+def test_all_scans_of_a_patient_go_one_way_and_are_read_back_as_hers(tmp_path: Path):
+    lines = ["patient,image,label,modality"]
+    for number in range(8):
+        for series in ("t1", "t2"):
+            files = [f"{part}/{series}-{number}.nii.gz" for part in ("image", "label")]
+            for file in files:
+                (tmp_path / file).parent.mkdir(exist_ok=True)
+                (tmp_path / file).write_text(file)
+            lines.append(f"Frau {number}/b,{files[0]},{files[1]},MR")
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    (tmp_path / "labels.csv").write_text("value,organ\n1,liver\n")
+    request = SplitRequest(sites={MR: 2}, test_share=0.25, validation=1)
+    folders = write_splits(tmp_path / "cases.csv", tmp_path / "splits", request)
+    found = {name: read_data_set(folder) for name, folder in folders.items()}
+    assert {name: len(data_set.cases) for name, data_set in found.items()} == {"test-mr": 4, "mr-1": 6, "mr-2": 6}
+    assert {name: len(data_set.validation) for name, data_set in found.items()} == {"test-mr": 0, "mr-1": 2, "mr-2": 2}
+    patients = [{case.patient for case in data_set.cases} for data_set in found.values()]
+    assert sum(map(len, patients)) == len(set().union(*patients)) == 8
+    for data_set in found.values():
+        for case in data_set.cases:
+            assert case.modality is MR
+            assert case.image.read_text().replace("image", "label") == case.label.read_text()
+            assert case.patient == f"Frau {case.image.read_text()[-8]}/b"
+
+
+def test_a_patient_with_scans_of_both_modalities_is_refused():
+    one = fake(4, 4)
+    shared = tuple(dataclasses.replace(case, patient=case.patient[3:]) for case in one.training)
+    both = dataclasses.replace(one, training=shared)
+    with pytest.raises(DataError, match="patient train_0 has scans of CT and of MRI"):
+        deal_patients(both, SplitRequest(sites={CT: 1}, test_share=0.0))
+
+
+def test_folders_of_masks_and_what_was_drawn_are_dealt_too(tmp_path: Path):
+    for number in range(4):
+        subject = tmp_path / "set" / f"s{number:04d}"
+        (subject / "segmentations").mkdir(parents=True)
+        (subject / "ct.nii.gz").write_text(subject.name)
+        for organ in ("liver", "kidney_left", "heart_atrium_left", "aorta"):
+            (subject / "segmentations" / f"{organ}.nii.gz").write_text(f"{subject.name} {organ}")
+    original = read_data_set(tmp_path / "set")
+    folders = write_splits(tmp_path / "set", tmp_path / "splits", SplitRequest(sites={CT: 1}, test_share=0.25))
+    (case, *others) = read_data_set(folders["ct-1"]).training
+    assert len(others) == 2
+    assert set(case.masks) == {"liver", "kidney_left", "left_atrium", "aorta"}
+    assert case.masks["left_atrium"].read_text() == f"{case.patient} heart_atrium_left"
+    for label_map in (ABDOMEN, WHOLE_HEART):
+        expected = original.annotated(original.training[0], label_map)
+        assert read_data_set(folders["ct-1"]).annotated(case, label_map) == expected

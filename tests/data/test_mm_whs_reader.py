@@ -180,7 +180,7 @@ def test_a_description_decides_for_the_layout_of_amos22(tmp_path: Path):
 
 
 def test_a_folder_of_neither_layout_is_answered_with_what_was_looked_for(tmp_path: Path):
-    with pytest.raises(DataError, match=r"dataset\.json \(AMOS22 layout\) nor files named as in MM-WHS"):
+    with pytest.raises(DataError, match=r"neither a dataset\.json \(AMOS22, .* nor files named as in MM-WHS"):
         read_data_set(tmp_path)
     with pytest.raises(DataError, match="no such file"):
         read_data_set(tmp_path / "missing")

@@ -1,6 +1,8 @@
 """From NIfTI files to prepared arrays: place, scale, labels and the cache."""
 
 import gzip
+import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -146,9 +148,33 @@ def test_a_case_without_label_stays_without(tmp_path: Path):
     assert prepared.label is None
 
 
-def test_an_organ_that_is_not_annotated_is_an_error(tmp_path: Path):
-    with pytest.raises(DataError, match="does not annotate aorta, gallbladder, kidney_left"):
-        run(make_case(tmp_path), tmp_path / "cache", label_map=ABDOMEN)
+def test_an_organ_that_is_not_annotated_is_unlabelled(tmp_path: Path):
+    prepared = run(make_case(tmp_path), tmp_path / "cache", label_map=ABDOMEN)
+    drawn = {ABDOMEN.index(organ) for organ in ("liver", "spleen", "stomach")}
+    assert set(prepared.unlabelled) == set(range(1, 9)) - drawn
+    assert set(np.unique(prepared.label)) == {0, *drawn}
+
+
+def test_a_label_without_any_organ_of_the_task_is_an_error(tmp_path: Path):
+    with pytest.raises(DataError, match=r"label\.nii\.gz: data set 'made' does not annotate lung: nothing of the task"):
+        run(make_case(tmp_path), tmp_path / "cache", label_map=LabelMap(task="chest", organs=("lung",)))
+
+
+def test_entries_of_fully_drawn_cases_are_found_where_they_always_were(tmp_path: Path):
+    """What partial labels, masks and channels bind does not move the cache of data sets that have none of them."""
+    case = make_case(tmp_path)
+    run(case, tmp_path / "cache")
+    bound = {
+        "version": 1,
+        "image": hashlib.sha256(case.image.read_bytes()).hexdigest(),
+        "label": hashlib.sha256(case.label.read_bytes()).hexdigest(),
+        "modality": "CT",
+        "organs": ["liver", "spleen"],
+        "label_ids": [[0, "background"], [3, "spleen"], [6, "liver"], [9, "stomach"]],
+        "config": CONFIG.model_dump(mode="json"),
+    }
+    key = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
+    assert [entry.name for entry in entries(tmp_path / "cache")] == [key]
 
 
 def test_arrays_are_read_only_maps_of_the_cache(tmp_path: Path):

@@ -145,10 +145,12 @@ def unknown_label(folder):
     return "amos_0001.nii.gz: holds the label value 9"
 
 
-def missing_organ(folder):
+def other_task(folder):
     path = folder / "dataset.json"
-    path.write_text(path.read_text().replace('"liver"', '"bladder"'))
-    return "does not annotate liver"
+    content = json.loads(path.read_text())
+    content["labels"] = {value: f"rib {value}" for value in content["labels"]}
+    path.write_text(json.dumps(content))
+    return "does not annotate aorta, gallbladder"
 
 
 def damaged_index(folder):
@@ -183,7 +185,7 @@ SPOILS = [
     remove_volume,
     cut_volume,
     unknown_label,
-    missing_organ,
+    other_task,
     damaged_index,
     other_modality,
     no_labels,

@@ -271,7 +271,7 @@ def test_a_run_in_miniature_that_fails_says_what_the_site_said(preflight, monkey
     assert (said["ready"], said["bytes"]) == (False, None)
     [reason] = said["refusals"]
     assert "the run in miniature failed" in reason
-    assert "dataset.json" in reason
+    assert "nowhere: no such file" in reason
 
 
 # Quorum

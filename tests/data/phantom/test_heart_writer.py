@@ -122,7 +122,7 @@ def test_an_abdomen_is_no_heart_when_it_is_prepared(tmp_path: Path):
     """The wrong task shows as a DataError that names what is missing, before any training."""
     data_set = read_data_set(write(tmp_path / "heart", "ct-angio-a", grid=SMALL))
     (case,) = data_set.training
-    with pytest.raises(DataError, match="does not annotate gallbladder, kidney_left"):
+    with pytest.raises(DataError, match="does not annotate aorta, gallbladder, kidney_left"):
         prepare(case, data_set=data_set, label_map=ABDOMEN, config=AT_3_5_MM, cache=tmp_path / "cache")
 
 
