@@ -183,6 +183,20 @@ def normalise(
     return np.asarray((clipped - clipped.mean(dtype=np.float64)) / deviation, dtype=np.float32)
 
 
+def read_label(path: Path, *, volume: NiftiVolume, data_set: DataSet, label_map: LabelMap) -> NDArray[np.uint8]:
+    """Class indices (z, y, x) of a label file, on the voxels of its image `volume`; other organs are background.
+
+    Raises:
+        DataError: it cannot be read, does not lie on the image, or holds an unknown value.
+    """
+    return _classes(path, volume, data_set, label_map)
+
+
+def same_spacing(spacing_mm: Spacing, other_mm: Spacing) -> bool:
+    """Whether a volume of the one spacing is left as it is where the other is asked for."""
+    return bool(np.abs(np.array(spacing_mm) - np.array(other_mm)).max() < _SAME_SPACING_MM)
+
+
 def _classes(path: Path, volume: NiftiVolume, data_set: DataSet, label_map: LabelMap) -> NDArray[np.uint8]:
     """Class indices of a label file that lies on the grid of the image."""
     label = read_volume(path)
@@ -218,7 +232,7 @@ def _unknown_label(path: Path, value: float, data_set: DataSet) -> DataError:
 
 def _resample(voxels: NDArray[Voxel], spacing_mm: Spacing, new_spacing_mm: Spacing, *, order: int) -> NDArray[Voxel]:
     steps = np.array(new_spacing_mm) / np.array(spacing_mm)
-    if np.abs(np.array(new_spacing_mm) - np.array(spacing_mm)).max() < _SAME_SPACING_MM:
+    if same_spacing(spacing_mm, new_spacing_mm):
         return voxels
     sizes = np.array(voxels.shape)
     new_sizes = np.maximum(1, np.rint(sizes / steps)).astype(int)
