@@ -93,11 +93,9 @@ def parse_label_ids(text: str, *, label_map: LabelMap) -> dict[int, str]:
     Raises:
         ConfigError: it reads otherwise, or names no organ of the task.
     """
-    known = _KNOWN_NUMBERS.get(text.lower())
-    if known is not None:
-        return {value: organ_named(spelling) for value, spelling in known.items()}
-    ids = {0: "background"}
-    for part in text.split(","):
+    known = _KNOWN_NUMBERS.get(text.lower(), {})
+    ids = {0: "background"} | {value: organ_named(spelling) for value, spelling in known.items()}
+    for part in [] if known else text.split(","):
         number, _, spelling = part.partition("=")
         if not number.strip().isdecimal() or not spelling.strip():
             raise ConfigError(

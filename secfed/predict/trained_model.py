@@ -131,10 +131,9 @@ def _model_file(path: Path, plan_file: Path | None) -> TrainedModel:
             f"{path}: holds no plan, which says how scans are prepared for it: name its run folder instead, add --plan "
             "with the plan.json or configuration of its run, or export it anew with this release"
         )
-    if given is not None and metadata.get("plan", plan.digest().hex()) != given.digest().hex():
-        raise ConfigError(f"--plan = '{plan_file}': is another plan than that of {path}: {metadata['plan'][:16]}...")
-    if given is not None and plan != given:
-        raise ConfigError(f"--plan = '{plan_file}': is another plan than the one in {path}; leave it out")
+    digest = metadata.get("plan") if held is None else held.digest().hex()
+    if given is not None and digest is not None and given.digest().hex() != digest:
+        raise ConfigError(f"--plan = '{plan_file}': is another plan than that of {path}, whose digest is {digest[:16]}")
     whose = metadata.get("normalisation") or (f"those of {metadata['modality']}" if "modality" in metadata else None)
     notes: tuple[str, ...] = (
         () if whose is None else (f"The file's normalisation layers are not everybody's: {whose}.",)
