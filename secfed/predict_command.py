@@ -57,6 +57,9 @@ def predict_command(
 ) -> None:
     """Segment scans with a trained model, and write labels on the scans' own voxels.
 
+    MODEL is a run folder, a file of `secfed site export`, or a deployed run's folder at the aggregator. IMAGE is a NIfTI
+    file, a folder of them, or a data set that a site could train on.
+
     For a scan `a.nii.gz` it writes `a_seg.nii.gz`, on the same grid and with the same geometry, and `a_seg.json`, which
     says which value is which organ, in which colour and how many millilitres. Scans are prepared as the model's plan
     says, and pass the normalisation layers that a test of the model would give them. Nothing is overwritten without
@@ -70,8 +73,9 @@ def predict_command(
     """
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+    from secfed.predict.order import PredictionOrder
     from secfed.predict.page import as_dict, print_failures, print_prediction
-    from secfed.predict.run import PredictionOrder, predict_scans
+    from secfed.predict.run import predict_scans
 
     order = PredictionOrder(
         model_path=model_path,

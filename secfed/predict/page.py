@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients.evaluation import CaseScore
-from secfed.predict.run import Prediction, Segmented
+from secfed.predict.order import Prediction, Segmented
 from secfed.predict.sidecar import scores_as_dicts
 
 
@@ -30,7 +30,7 @@ def as_dict(found: Prediction) -> dict[str, Any]:
         "cases": [_case(done) for done in found.segmented],
         "organs": [
             {"organ": organ, "dice": _mean(dice), "hd95_mm": _mean(hd95), "n": len(dice)}
-            for organ, dice, hd95 in _by_organ(trained.label_map.organs, scores)
+            for organ, dice, hd95 in _by_organ(trained.label_map.organs if scores else (), scores)
         ],
         "failures": [failure.as_dict() for failure in found.failures],
     }

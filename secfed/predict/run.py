@@ -5,100 +5,32 @@ rest goes on. Scores are those of the written labels, on the scan's own voxels; 
 grid, which is coarser as a rule, so the two differ.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.evaluation import CaseScore, class_scores, score_case
+from clients.evaluation import CaseScore, score_case
 from secfed.data.cases import Modality
-from secfed.data.preprocessing import NiftiVolume, PreparedCase, normalise, read_label, read_volume, resample_image
+from secfed.data.preprocessing import NiftiVolume, PreparedCase, read_label, read_volume
 from secfed.data.readers import DataSet
-from secfed.errors import ConfigError, DataError, RunFolderError
-from secfed.model import build_model, load_flat
+from secfed.errors import ConfigError, DataError
 from secfed.predict.label_file import StoredGrid, stored_grid, write_labels, write_sidecar
+from secfed.predict.order import OutputFiles, Prediction, PredictionOrder, Segmented
 from secfed.predict.preview import write_preview
-from secfed.predict.restore import labels_on_scan
-from secfed.predict.scans import SEGMENTATION_SUFFIX, Failure, Scan, find_scans, parse_label_ids
+from secfed.predict.scans import Failure, Scan, find_scans, parse_label_ids
+from secfed.predict.segmenter import Segmenter, device_named
 from secfed.predict.sidecar import sidecar, volumes_ml
-from secfed.predict.trained_model import FEDERATED, Network, TrainedModel, open_model
+from secfed.predict.trained_model import TrainedModel, open_model
 
 OnMove = Callable[[float, int, str], None]
 """Told how many scans are done, in parts of one, of how many, and which one is at work."""
 
 _SHOWN_FILES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionOrder:
-    """What to segment with what; secfed.predict.scans and secfed.predict.trained_model say what the paths may be."""
-
-    model_path: Path
-    images: tuple[Path, ...]
-    out: Path
-    model: str = FEDERATED
-    plan_file: Path | None = None
-    site: Path | None = None
-    modality: Modality | None = None
-    labels: Path | None = None
-    label_values: str | None = None
-    device: str = "auto"
-    batch_size: int = 16
-    preview: bool = False
-    overwrite: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputFiles:
-    """What is written for one scan."""
-
-    segmentation: Path
-    sidecar: Path
-    preview: Path | None
-
-    @classmethod
-    def of(cls, scan: Scan, order: PredictionOrder) -> "OutputFiles":
-        """In the order's folder, under the scan's name."""
-        stem = f"{scan.name}{SEGMENTATION_SUFFIX}"
-        return cls(
-            segmentation=order.out / f"{stem}.nii.gz",
-            sidecar=order.out / f"{stem}.json",
-            preview=order.out / f"{stem}.html" if order.preview else None,
-        )
-
-    def existing(self) -> list[Path]:
-        """Those that are there; a link counts, wherever it leads."""
-        return [path for path in (self.segmentation, self.sidecar, self.preview) if path and os.path.lexists(path)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segmented:
-    """One scan that was segmented. `scores` are of the organs that its labels have, empty without labels."""
-
-    scan: Scan
-    modality: Modality
-    files: OutputFiles
-    layers: str
-    volumes_ml: dict[str, float]
-    scores: tuple[CaseScore, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What came of an order."""
-
-    trained: TrainedModel
-    out: Path
-    device: str
-    segmented: tuple[Segmented, ...]
-    failures: tuple[Failure, ...]
 
 
 def predict_scans(order: PredictionOrder, *, on_move: OnMove = lambda *_: None) -> Prediction:
@@ -108,7 +40,7 @@ def predict_scans(order: PredictionOrder, *, on_move: OnMove = lambda *_: None) 
         ConfigError: an option is wrong, or a file would be overwritten; then nothing has been written.
         RunFolderError: there is no such model, or it is damaged.
     """
-    device = _device(order.device)
+    device = device_named(order.device)
     trained = open_model(order.model_path, model=order.model, plan_file=order.plan_file, site=order.site)
     if order.label_values is not None and order.labels is None:
         raise ConfigError(f"--label-values = '{order.label_values}': says what the values in --labels mean; add these")
@@ -122,7 +54,7 @@ def predict_scans(order: PredictionOrder, *, on_move: OnMove = lambda *_: None) 
         else parse_label_ids(order.label_values, label_map=trained.label_map),
     )
     _require_free([OutputFiles.of(scan, order) for scan in scans], order)
-    segmenter = _Segmenter(trained, device=device, batch_size=order.batch_size)
+    segmenter = Segmenter(trained, device=device, batch_size=order.batch_size)
     segmented: list[Segmented] = []
     failed = list(failures)
     for index, scan in enumerate(scans):
@@ -150,51 +82,8 @@ class _CaseError(Exception):
         self.failure = failure
 
 
-class _Segmenter:
-    """A network on its device; weights are loaded where a scan passes others than the one before."""
-
-    def __init__(self, trained: TrainedModel, *, device: torch.device, batch_size: int) -> None:
-        self.trained = trained
-        self.device = device
-        self.batch_size = batch_size
-        with torch.random.fork_rng(devices=[]):
-            model = build_model(trained.plan.model, num_classes=trained.label_map.num_classes)
-        self._model = model.to(device)
-        self._loaded: Network | None = None
-        self._load(trained.average)
-
-    def labels(
-        self, volume: NiftiVolume, scan: Scan, modality: Modality, *, on_share: Callable[[float], None]
-    ) -> NDArray[np.uint8]:
-        """Labels (z, y, x) on the voxels of the volume, prepared as the plan's evaluation prepares it."""
-        plan = self.trained.plan
-        self._load(self.trained.for_scan(modality))
-        spacing_mm = plan.preprocessing.spacing_mm
-        image = normalise(
-            resample_image(volume, spacing_mm), modality=modality, config=plan.preprocessing, source=scan.image
-        )
-        with torch.inference_mode():
-            logits = class_scores(
-                self._model, image, plan=plan, device=self.device, batch_size=self.batch_size, on_share=on_share
-            )
-            return labels_on_scan(
-                logits, spacing_mm=spacing_mm, scan_shape=volume.voxels.shape, scan_spacing_mm=volume.spacing_mm
-            )
-
-    def _load(self, network: Network) -> None:
-        if network is self._loaded:
-            return
-        try:
-            load_flat(self._model, network.vector, network.layout)
-        except ValueError as error:
-            raise RunFolderError(
-                f"{self.trained.source}: the model is of another architecture than its plan says: {error}"
-            ) from error
-        self._loaded = network
-
-
 def _segment(
-    scan: Scan, segmenter: _Segmenter, order: PredictionOrder, *, on_share: Callable[[float], None]
+    scan: Scan, segmenter: Segmenter, order: PredictionOrder, *, on_share: Callable[[float], None]
 ) -> tuple[Segmented, list[Failure]]:
     """The scan segmented and written, and what kept it from being scored."""
     started = time.perf_counter()
@@ -314,11 +203,3 @@ def _require_free(outputs: Sequence[OutputFiles], order: PredictionOrder) -> Non
         more = f" and {len(there) - _SHOWN_FILES} more" if len(there) > _SHOWN_FILES else ""
         shown = ", ".join(map(str, there[:_SHOWN_FILES]))
         raise ConfigError(f"--out = '{order.out}': {shown}{more}: there already; choose another --out or --overwrite")
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device = '{name}': auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device = 'cuda': torch finds no CUDA device; auto falls back to the CPU")
-    return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")

@@ -18,8 +18,9 @@ from secfed.config import TrainingPlan
 from secfed.data.cases import ABDOMEN, Modality
 from secfed.data.preprocessing import read_volume, resample_image
 from secfed.parameters import ParameterLayout
-from secfed.predict import run as run_module
-from secfed.predict.run import PredictionOrder, predict_scans
+from secfed.predict import run, segmenter
+from secfed.predict.order import PredictionOrder
+from secfed.predict.run import predict_scans
 from secfed.predict.trained_model import Network, TrainedModel
 
 
@@ -42,8 +43,8 @@ def noise(seed=0):
 @pytest.mark.parametrize("rule", ["shared", "fedbn", "fednorm"])
 def test_scores_are_those_of_the_run_s_own_test(predict, runs, scans, tmp_path, rule):
     """The scans of the small federation lie on the model's grid, where both scores are of the same voxels."""
-    run = runs(rule)
-    code, out, err = predict(run.folder, scans / "test-ct", scans / "test-mr", "--out", tmp_path / "out", "--json")
+    finished = runs(rule)
+    code, out, err = predict(finished.folder, scans / "test-ct", scans / "test-mr", "--out", tmp_path / "out", "--json")
     assert (code, err) == (0, "")
     said = json.loads(out)
     found = {
@@ -51,7 +52,7 @@ def test_scores_are_those_of_the_run_s_own_test(predict, runs, scans, tmp_path, 
         for case in said["cases"]
         for score in case["scores"]
     }
-    expected = {(r.modality, r.organ): (r.dice, r.hd95_mm) for r in run.results}
+    expected = {(r.modality, r.organ): (r.dice, r.hd95_mm) for r in finished.results}
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         assert found[key] == pytest.approx(values, nan_ok=True)
@@ -214,8 +215,8 @@ def test_a_model_that_returns_its_input_gives_the_input_s_labels(tmp_path, monke
     nothing = Network(vector=np.empty(0, np.float32), layout=ParameterLayout(()), layers="none")
     trained = TrainedModel(name="identity", source=tmp_path, plan=plan, average=nothing)
     model = Returns((100 * np.arange(9.0) - prepared.mean()) / prepared.std())
-    monkeypatch.setattr(run_module, "open_model", lambda *_, **__: trained)
-    monkeypatch.setattr(run_module, "build_model", lambda *_, **__: model)
+    monkeypatch.setattr(run, "open_model", lambda *_, **__: trained)
+    monkeypatch.setattr(segmenter, "build_model", lambda *_, **__: model)
     done = predict_scans(
         PredictionOrder(model_path=tmp_path, images=(image,), out=tmp_path / "out", modality=Modality.MR)
     )

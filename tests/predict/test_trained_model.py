@@ -74,7 +74,9 @@ def test_a_run_folder_without_its_jobs_has_the_model_beside_its_configuration(ru
 def test_another_job_of_a_run_is_named_by_its_model(runs, tmp_path):
     run = runs("shared")
     folder = shutil.copytree(run.folder, tmp_path / "run")
-    shutil.copytree(folder / "jobs" / "federated", folder / "jobs" / "site-ct-a")
+    place = shutil.copytree(folder / "jobs" / "federated", folder / "jobs" / "site-ct-a") / "model.safetensors"
+    vector, layout, metadata = load_vector(place)
+    save_vector(place, vector, layout, metadata | {"model": "site:ct-a"})
     assert open_model(folder, model="site:ct-a").name == "site:ct-a"
     with pytest.raises(RunFolderError, match="models here: federated, site-ct-a"):
         open_model(folder, model="centralised")
