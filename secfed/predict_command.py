@@ -57,8 +57,8 @@ def predict_command(
 ) -> None:
     """Segment scans with a trained model, and write labels on the scans' own voxels.
 
-    MODEL is a run folder, a file of `secfed site export`, or a deployed run's folder at the aggregator. IMAGE is a NIfTI
-    file, a folder of them, or a data set that a site could train on.
+    MODEL is a run folder, a file of `secfed site export`, or a deployed run's folder at the aggregator. IMAGE is a
+    NIfTI file, a folder of them, or a data set that a site could train on.
 
     For a scan `a.nii.gz` it writes `a_seg.nii.gz`, on the same grid and with the same geometry, and `a_seg.json`, which
     says which value is which organ, in which colour and how many millilitres. Scans are prepared as the model's plan

@@ -31,11 +31,11 @@ class PredictionOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFiles:
-    """What is written for one scan."""
+    """What is written for one scan; the page only where a preview is asked for."""
 
     segmentation: Path
     sidecar: Path
-    preview: Path | None
+    page: Path
 
     @classmethod
     def of(cls, scan: Scan, order: PredictionOrder) -> "OutputFiles":
@@ -44,12 +44,12 @@ class OutputFiles:
         return cls(
             segmentation=order.out / f"{stem}.nii.gz",
             sidecar=order.out / f"{stem}.json",
-            preview=order.out / f"{stem}.html" if order.preview else None,
+            page=order.out / f"{stem}.html",
         )
 
     def existing(self) -> list[Path]:
         """Those that are there; a link counts, wherever it leads."""
-        return [path for path in (self.segmentation, self.sidecar, self.preview) if path and os.path.lexists(path)]
+        return [path for path in (self.segmentation, self.sidecar, self.page) if os.path.lexists(path)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,9 @@ class Segmented:
 
     scan: Scan
     modality: Modality
-    files: OutputFiles
+    segmentation: Path
+    sidecar: Path
+    page: Path | None
     layers: str
     volumes_ml: dict[str, float]
     scores: tuple[CaseScore, ...]

@@ -66,9 +66,9 @@ def print_prediction(found: Prediction, console: Console) -> None:
             highlight=False,
         )
     console.print(f"Labels: {found.out}", markup=False, highlight=False, soft_wrap=True)
-    previews = [done.files.preview for done in found.segmented if done.files.preview is not None]
-    if previews:
-        console.print(f"To look at: {previews[0]}", markup=False, highlight=False, soft_wrap=True)
+    pages = [done.page for done in found.segmented if done.page is not None]
+    if pages:
+        console.print(f"To look at: {pages[0]}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_failures(found: Prediction, console: Console) -> None:
@@ -108,9 +108,9 @@ def _case(done: Segmented) -> dict[str, Any]:
         "name": done.scan.name,
         "image": str(done.scan.image),
         "modality": done.modality.value,
-        "segmentation": str(done.files.segmentation),
-        "sidecar": str(done.files.sidecar),
-        "preview": None if done.files.preview is None else str(done.files.preview),
+        "segmentation": str(done.segmentation),
+        "sidecar": str(done.sidecar),
+        "preview": None if done.page is None else str(done.page),
         "normalisation_layers": done.layers,
         "volumes_ml": {organ: round(ml, 3) for organ, ml in done.volumes_ml.items()},
         "labels": None if done.scan.label is None else str(done.scan.label),

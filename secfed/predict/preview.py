@@ -14,11 +14,12 @@ from clients.evaluation import CaseScore
 from secfed.data.cases import Modality
 from secfed.data.preprocessing import NiftiVolume, Voxel
 from secfed.predict.trained_model import TrainedModel
-from secfed.report.document import document, section, write_page
+from secfed.report.document import document, section
 from secfed.report.markup import DASH, Markup, across, join, number, tag
 from secfed.report.naming import modality_name, organ_name
 from secfed.report.overlays import Contour, organ_colour, overlay_legend, slice_drawing
 from secfed.report.stylesheet import STYLESHEET
+from secfed.whole_file import write_whole
 
 AXIAL_SLICES = 10
 
@@ -46,7 +47,7 @@ def write_preview(
     modality: Modality,
     volumes: Mapping[str, float],
     scores: Sequence[CaseScore],
-) -> Path:
+) -> None:
     """Write the page; arrays are (z, y, x) in canonical axes.
 
     Raises:
@@ -75,7 +76,8 @@ def write_preview(
         ),
         section("organs", "Structures", _table(organs, volumes, scores)),
     )
-    return write_page(path, document(f"{title}: segmentation", body, style=STYLESHEET + _STYLE))
+    page = document(f"{title}: segmentation", body, style=STYLESHEET + _STYLE)
+    write_whole(path, page.encode(), durable=False)
 
 
 def slices_to_show(labels: NDArray[np.uint8]) -> list[tuple[str, int]]:

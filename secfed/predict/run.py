@@ -19,7 +19,7 @@ from secfed.data.cases import Modality
 from secfed.data.preprocessing import NiftiVolume, PreparedCase, read_label, read_volume
 from secfed.data.readers import DataSet
 from secfed.errors import ConfigError, DataError
-from secfed.predict.label_file import StoredGrid, stored_grid, write_labels, write_sidecar
+from secfed.predict.label_file import stored_grid, write_labels, write_sidecar
 from secfed.predict.order import OutputFiles, Prediction, PredictionOrder, Segmented
 from secfed.predict.preview import write_preview
 from secfed.predict.scans import Failure, Scan, find_scans, parse_label_ids
@@ -108,15 +108,19 @@ def _segment(
         problems.append(_failure(scan.label or scan.image, error, advice))
     scores = () if reference is None else _scores(scan, modality, volume, labels, reference, trained)
     volumes = volumes_ml(labels, grid.affine, trained.label_map)
-    layers = trained.for_scan(modality).layers
+    network = trained.for_scan(modality)
     with _stage(files.segmentation, "see that the folder is there to be written to and the disk has room"):
-        _write(files, order, labels, grid, trained)
-        write_sidecar(
-            files.sidecar, sidecar(trained, scan=scan, modality=modality, layers=layers, volumes=volumes, scores=scores)
+        _make_room(files, order)
+        write_labels(
+            files.segmentation,
+            labels,
+            grid,
+            highest=trained.label_map.num_classes - 1,
+            description=f"secfed {trained.name}, model {network.sha256[:16]}",
         )
-        if files.preview is not None:
+        if order.preview:
             write_preview(
-                files.preview,
+                files.page,
                 volume,
                 labels,
                 reference=reference,
@@ -126,9 +130,21 @@ def _segment(
                 volumes=volumes,
                 scores=scores,
             )
+        write_sidecar(
+            files.sidecar,
+            sidecar(trained, scan=scan, modality=modality, network=network, volumes=volumes, scores=scores),
+        )
     seconds = time.perf_counter() - started
     done = Segmented(
-        scan=scan, modality=modality, files=files, layers=layers, volumes_ml=volumes, scores=scores, seconds=seconds
+        scan=scan,
+        modality=modality,
+        segmentation=files.segmentation,
+        sidecar=files.sidecar,
+        page=files.page if order.preview else None,
+        layers=network.layers,
+        volumes_ml=volumes,
+        scores=scores,
+        seconds=seconds,
     )
     return done, problems
 
@@ -160,9 +176,7 @@ def _scores(
     return tuple(s for s in score_case(case, labels, label_map=trained.label_map) if s.organ in annotated)
 
 
-def _write(
-    files: OutputFiles, order: PredictionOrder, labels: NDArray[np.uint8], grid: StoredGrid, trained: TrainedModel
-) -> None:
+def _make_room(files: OutputFiles, order: PredictionOrder) -> None:
     try:
         order.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -170,13 +184,9 @@ def _write(
     # Asked again, because much time may have passed since the beginning.
     if not order.overwrite and (there := files.existing()):
         raise DataError(f"{there[0]}: was written by somebody else meanwhile")
-    write_labels(
-        files.segmentation,
-        labels,
-        grid,
-        highest=trained.label_map.num_classes - 1,
-        description=f"secfed {trained.name}, model {trained.average.sha256[:16]}",
-    )
+    # What describes the former labels must not stand beside others, wherever this process is stopped.
+    for path in (files.sidecar, files.page):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def find_scans(
         label_ids: the organ of every value in `labels`.
 
     Raises:
-        ConfigError: `labels` does not exist, or is one file for several scans; or two scans have one name.
+        ConfigError: `labels` does not exist, is one file for several scans, or has none of them; or two scans have one
+            name.
     """
     found: dict[Path, Scan] = {}
     failures = []
@@ -168,6 +169,12 @@ def _with_labels(scans: list[Scan], labels: Path, label_ids: Mapping[int, str]) 
     for scan in scans:
         label = _label_of(scan.image, labels)
         paired.append(scan if label is None else replace(scan, label=label, label_ids=label_ids))
+    if scans and paired == scans:
+        name = scans[0].name
+        raise ConfigError(
+            f"--labels = '{labels}': holds no label of any scan; for {scans[0].image.name} it would be {name}.nii.gz, "
+            f"{name}_label.nii.gz or {name}{SEGMENTATION_SUFFIX}.nii.gz"
+        )
     return paired
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clients.evaluation import CaseScore
 from secfed.data.cases import LabelMap, Modality
 from secfed.predict.scans import SEGMENTATION_SUFFIX, Scan
-from secfed.predict.trained_model import TrainedModel
+from secfed.predict.trained_model import Network, TrainedModel
 from secfed.provenance import versions
 from secfed.report.overlays import organ_colour
 
@@ -32,7 +32,7 @@ def sidecar(
     *,
     scan: Scan,
     modality: Modality,
-    layers: str,
+    network: Network,
     volumes: Mapping[str, float],
     scores: Sequence[CaseScore],
 ) -> dict[str, Any]:
@@ -57,9 +57,9 @@ def sidecar(
         "scores": scores_as_dicts(scores),
         "model": {
             "name": trained.name,
-            "sha256": trained.for_scan(modality).sha256,
+            "sha256": network.sha256,
             "plan": trained.plan.digest().hex(),
-            "normalisation_layers": layers,
+            "normalisation_layers": network.layers,
         },
         "program": f"secfed {versions()['secfed']}",
     }

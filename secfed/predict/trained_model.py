@@ -9,6 +9,7 @@ and of a modality that nobody trained, or where the run's configuration says so,
 digest that they name is checked, but nobody has signed it.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Network:
     layout: ParameterLayout
     layers: str
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Hex, as model files name it."""
         return model_digest(self.vector, self.layout).hex()

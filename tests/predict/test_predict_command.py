@@ -96,6 +96,15 @@ def test_nothing_is_overwritten_unasked(predict, runs, tmp_path):
     assert (out / "scan_seg.json").read_text() != "mine"
 
 
+def test_a_page_about_former_labels_does_not_stay_beside_others(predict, runs, tmp_path):
+    image, out = save(tmp_path / "scan.nii.gz", noise()), tmp_path / "out"
+    arguments = (runs("shared").folder, image, "--modality", "CT", "--out", out, "--overwrite")
+    assert predict(*arguments, "--preview")[0] == 0
+    assert (out / "scan_seg.html").exists()
+    assert predict(*arguments)[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["scan_seg.json", "scan_seg.nii.gz"]
+
+
 def test_one_bad_file_is_named_with_a_way_out_and_the_rest_is_segmented(predict, runs, tmp_path):
     scans = tmp_path / "scans"
     good = save(scans / "amos_0001.nii.gz", noise())

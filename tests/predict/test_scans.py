@@ -73,9 +73,10 @@ def test_labels_in_a_folder_are_found_by_name(tmp_path, name):
     assert second.label is None
 
 
-def test_a_scan_is_not_its_own_label(tmp_path):
+def test_a_folder_without_a_label_of_any_scan_is_refused_and_no_scan_is_its_own(tmp_path):
     write(tmp_path, "a.nii.gz")
-    assert found(tmp_path / "a.nii.gz", labels=tmp_path)[0].label is None
+    with pytest.raises(ConfigError, match=r"holds no label of any scan.*a_seg\.nii\.gz"):
+        find_scans([tmp_path / "a.nii.gz"], label_map=ABDOMEN, labels=tmp_path)
 
 
 def test_one_label_is_for_one_scan(tmp_path):
