@@ -4,7 +4,8 @@ Runs at sites for validation, and with whoever started the run for its test sets
 preprocessed grid, whole volumes at a time. They are NOT protected here: what leaves a site rides in the masked vector.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,42 @@ def predict(
             segment = _predict_slices if plan.model.dimensions == 2 else _predict_windows
             labels: npt.NDArray[np.uint8] = segment(model, volume, plan, device, batch_size).numpy()
             return labels
+    finally:
+        model.train(training)
+
+
+def class_scores(
+    model: nn.Module,
+    image: npt.NDArray[np.float32],
+    *,
+    plan: TrainingPlan,
+    device: torch.device,
+    batch_size: int = _DEFAULT_BATCH,
+    on_share: Callable[[float], None] = lambda _: None,
+) -> Tensor:
+    """The logits (classes, z, y, x) of a prepared image that `predict` chooses its labels by, on the device.
+
+    Everything stays there between two batches, unless the logits of the whole volume would not fit beside the model:
+    then they are gathered on the CPU. `on_share` is told after each batch how much of the volume is done, 0 to 1.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(device)
+            gathered = _gathering_device(volume, LABEL_MAPS[plan.task].num_classes)
+            if plan.model.dimensions == 2:
+                return _slice_logits(model, volume, plan, batch_size, gathered, on_share)
+            done, windows = 0, _window_count(volume.shape, plan.training.patch_size)
+
+            def counted(batch: Tensor) -> Tensor:
+                nonlocal done
+                logits = _logits(model, batch, plan)
+                done += len(batch)
+                on_share(min(1.0, done / windows))
+                return logits
+
+            return _window_logits(counted, volume, plan, batch_size, compute=device, gathered=gathered)
     finally:
         model.train(training)
 
@@ -149,26 +186,80 @@ def _predict_slices(
     return torch.cat(parts)[(slice(None), *inside)].cpu()
 
 
+def _slice_logits(
+    model: nn.Module,
+    volume: Tensor,
+    plan: TrainingPlan,
+    batch_size: int,
+    gathered: torch.device,
+    on_share: Callable[[float], None],
+) -> Tensor:
+    padding, inside = _symmetric_padding(volume.shape[1:], grid_factor(plan.model))
+    padded = F.pad(volume, padding, value=float(volume.min()))
+    parts = []
+    for first in range(0, len(padded), batch_size):
+        logits = _logits(model, padded[first : first + batch_size, None], plan)
+        parts.append(logits[(slice(None), slice(None), *inside)].to(gathered))
+        on_share(min(1.0, (first + batch_size) / len(padded)))
+    return torch.cat(parts).transpose(0, 1)
+
+
 def _predict_windows(
     model: nn.Module, volume: Tensor, plan: TrainingPlan, device: torch.device, batch_size: int
 ) -> Tensor:
+    # The stitched volume of all classes may be larger than a GPU's memory.
+    logits = _window_logits(
+        lambda windows: _logits(model, windows, plan),
+        volume,
+        plan,
+        batch_size,
+        compute=device,
+        gathered=torch.device("cpu"),
+    )
+    return logits.argmax(dim=0).to(torch.uint8)
+
+
+def _window_logits(
+    predictor: Callable[[Tensor], Tensor],
+    volume: Tensor,
+    plan: TrainingPlan,
+    batch_size: int,
+    *,
+    compute: torch.device,
+    gathered: torch.device,
+) -> Tensor:
     from monai.inferers import sliding_window_inference
 
-    logits = sliding_window_inference(
+    stitched: Tensor = sliding_window_inference(
         volume[None, None],
         roi_size=plan.training.patch_size,
         sw_batch_size=batch_size,
-        predictor=lambda windows: _logits(model, windows, plan),
+        predictor=predictor,
         overlap=_WINDOW_OVERLAP,
         mode="gaussian",
         padding_mode="constant",
         cval=float(volume.min()),
-        sw_device=device,
-        # The stitched volume of all classes may be larger than a GPU's memory.
-        device=torch.device("cpu"),
+        sw_device=compute,
+        device=gathered,
     )
-    labels: Tensor = logits[0].argmax(dim=0).to(torch.uint8)
-    return labels
+    return stitched[0]
+
+
+def _window_count(lengths: torch.Size, patch: tuple[int, ...]) -> int:
+    """How many windows MONAI slides over a volume; a shorter axis is padded to one window."""
+    steps = [max(1, int(size * (1 - _WINDOW_OVERLAP))) for size in patch]
+    return math.prod(
+        1 + math.ceil(max(0, length - size) / step) for length, size, step in zip(lengths, patch, steps, strict=True)
+    )
+
+
+def _gathering_device(volume: Tensor, num_classes: int) -> torch.device:
+    if volume.device.type != "cuda":
+        return volume.device
+    # The logits, the sum of window weights, and as much again while the sum is divided by them.
+    needed = 2 * (num_classes + 1) * volume.numel() * volume.element_size()
+    free, _ = torch.cuda.mem_get_info(volume.device)
+    return volume.device if needed < free // 2 else torch.device("cpu")
 
 
 def _logits(model: nn.Module, images: Tensor, plan: TrainingPlan) -> Tensor:

@@ -20,7 +20,7 @@ from privacy.errors import MisuseError
 from privacy.he.member_state import MemberState
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import ConfigError, RunFolderError, SecfedError
-from secfed.parameters import FloatVector, model_digest, save_vector
+from secfed.parameters import PLAN_KEY, FloatVector, model_digest, save_vector
 from secfed.server_optimizer import ServerState
 
 _SHOWN_DIGITS = 12
@@ -180,9 +180,13 @@ def export_model(site: Site, *, out: Path, run: str | None = None, unfinished: i
         "planned_rounds": str(standing.rounds),
         "name": standing.name,
         "plan": plan.digest().hex(),
+        PLAN_KEY: plan.model_dump_json(),
     }
     if plan.federation.normalisation != "shared":
         metadata["normalisation"] = f"{plan.federation.normalisation}, of site {site.name}"
+        modalities = {data.modality for data in site.file.data}
+        if len(modalities) == 1 and (modality := modalities.pop()) is not None:
+            metadata["modality"] = modality
     try:
         _reserve(out)
         try:

@@ -16,6 +16,7 @@ from rich.console import Console
 from secfed.aggregator_command import aggregator_app
 from secfed.command_line import JsonOption, print_json
 from secfed.errors import ConfigError, SecfedError
+from secfed.predict_command import predict_command
 from secfed.provision_command import provision_app
 from secfed.site_command import site_app
 
@@ -219,6 +220,9 @@ def preflight(
         print_preflight(found, Console())
     if found.exit_code:
         raise typer.Exit(found.exit_code)
+
+
+app.command("predict")(predict_command)
 
 
 @data_app.command("phantom")

@@ -31,6 +31,9 @@ from secfed.errors import RunFolderError
 TensorKind = Literal["parameter", "buffer", "moment"]
 FloatVector = npt.NDArray[np.float32]
 
+PLAN_KEY = "training_plan"
+"""Under it a model file for users holds its plan as JSON: how scans are prepared for it, and what its classes are."""
+
 _LAYOUT_KEY = "secfed.layout"
 _LAYOUT_TAG = b"secfed/layout/v1\0"
 _MODEL_TAG = b"secfed/model/v1\0"

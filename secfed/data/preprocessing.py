@@ -129,9 +129,14 @@ def normalise(
     return np.asarray((clipped - clipped.mean(dtype=np.float64)) / deviation, dtype=np.float32)
 
 
+def same_spacing(spacing_mm: Spacing, other_mm: Spacing) -> bool:
+    """Whether a volume of the one spacing is left as it is where the other is asked for."""
+    return bool(np.abs(np.array(spacing_mm) - np.array(other_mm)).max() < _SAME_SPACING_MM)
+
+
 def _resample(voxels: NDArray[Voxel], spacing_mm: Spacing, new_spacing_mm: Spacing, *, order: int) -> NDArray[Voxel]:
     steps = np.array(new_spacing_mm) / np.array(spacing_mm)
-    if np.abs(np.array(new_spacing_mm) - np.array(spacing_mm)).max() < _SAME_SPACING_MM:
+    if same_spacing(spacing_mm, new_spacing_mm):
         return voxels
     sizes = np.array(voxels.shape)
     new_sizes = np.maximum(1, np.rint(sizes / steps)).astype(int)

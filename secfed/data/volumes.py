@@ -118,7 +118,7 @@ def doubts_about(path: Path) -> tuple[str, ...]:
 
 def _load(path: Path) -> Any:
     try:
-        return nibabel.load(path)
+        stored = nibabel.load(path)
     except FileNotFoundError:
         raise FileError(path, "no such file") from None
     except _NIFTI_ERRORS as error:
@@ -126,6 +126,11 @@ def _load(path: Path) -> Any:
         raise FileError(
             path, f"not a readable NIfTI file, it may be truncated: {said}", "copy or convert it again"
         ) from error
+    if not isinstance(stored, nibabel.spatialimages.SpatialImage):
+        raise FileError(
+            path, f"holds a {type(stored).__name__}, whose values have no place in space", "give the volume itself"
+        )
+    return stored
 
 
 def _check_size(path: Path, stored: Any) -> None:

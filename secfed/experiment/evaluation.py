@@ -34,7 +34,7 @@ from secfed.experiment.run_folder import RunFolder
 from secfed.modality_sets import file_for
 from secfed.model import build_model, load_flat
 from secfed.network import finished_model
-from secfed.parameters import FloatVector, ParameterLayout, model_digest, save_vector
+from secfed.parameters import PLAN_KEY, FloatVector, ParameterLayout, model_digest, save_vector
 from secfed.results import MEAN, ResultRow
 
 
@@ -106,7 +106,12 @@ def _save_model(
     classes = LABEL_MAPS[spec.plan.task].num_classes
     vector, model_layout = finished_model(network, layout, plan=spec.plan, num_classes=classes)
     digest = model_digest(vector, model_layout).hex()
-    metadata = {"model": job.model, "sha256": digest, **({"modality": modality} if modality else {})}
+    metadata = {
+        "model": job.model,
+        "sha256": digest,
+        PLAN_KEY: spec.plan.model_dump_json(),
+        **({"modality": modality} if modality else {}),
+    }
     save_vector(job.folder / file_for(MODEL, modality), vector, model_layout, metadata=metadata)
     return digest
 

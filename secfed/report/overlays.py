@@ -8,6 +8,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,15 @@ READING = (
     "Anterior is up and R marks the patient's right. Contours follow the voxel borders of the grid on which the models "
     "work; grey levels run from the 0.5th to the 99.5th percentile of the slice."
 )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contour:
+    """The border of a mask (H, W); `line` is "reference", "prediction" beside it, or "alone"."""
+
+    mask: NDArray[np.bool_]
+    colour: str
+    line: str
 
 
 def overlays_section(overlays: Sequence[Overlay], problem: str | None, record: RunRecord) -> Markup:
@@ -80,40 +90,62 @@ def overlay_figure(overlay: Overlay, organs: Sequence[str], *, name: str) -> Mar
 
 
 def _drawing(overlay: Overlay, organs: Sequence[str], alt: str) -> Markup:
-    rows, columns = overlay.image.shape
-    row_mm, column_mm = overlay.spacing_mm
+    contours = [
+        Contour(mask=labels[::-1, ::-1] == label, colour=organ_colour(organ, organs), line=line)
+        for line, labels in (("reference", overlay.reference), ("prediction", overlay.prediction))
+        for label, organ in enumerate(overlay.organs, start=1)
+        if (labels == label).any()
+    ]
+    return slice_drawing(
+        overlay.image[::-1, ::-1], contours, spacing_mm=overlay.spacing_mm, left="R", right="L", top="A", alt=alt
+    )
+
+
+def slice_drawing(
+    image: NDArray[np.float32],
+    contours: Sequence[Contour],
+    *,
+    spacing_mm: tuple[float, float],
+    left: str,
+    right: str,
+    top: str,
+    alt: str,
+) -> Markup:
+    """A slice as it hangs, (H, W) with row 0 on top, its contours, and the sides of the patient as letters."""
+    rows, columns = image.shape
+    row_mm, column_mm = spacing_mm
     height, width = rows * row_mm, columns * column_mm
-    encoded = base64.b64encode(grey_png(overlay.image[::-1, ::-1])).decode()
-    image = tag(
+    encoded = base64.b64encode(grey_png(image)).decode()
+    picture = tag(
         "image",
         href=f"data:image/png;base64,{encoded}",
         width=f"{width:g}",
         height=f"{height:g}",
         preserveAspectRatio="none",
     )
-    contours = [
-        (svg_path(outlines(labels[::-1, ::-1] == label)), organ_colour(organ, organs), kind)
-        for kind, labels in (("reference", overlay.reference), ("prediction", overlay.prediction))
-        for label, organ in enumerate(overlay.organs, start=1)
-        if (labels == label).any()
-    ]
     # A faint dark edge below all lines keeps them apart from bright tissue. The dashes are paler than the solid lines,
     # so that both show where prediction and reference agree.
-    lines = [tag("path", d=path, class_=f"edge {kind}") for path, _, kind in contours] + [
-        tag("path", d=path, stroke=_paler(colour) if kind == "prediction" else colour, class_=kind)
-        for path, colour, kind in contours
+    drawn = [(svg_path(outlines(contour.mask)), contour) for contour in contours]
+    lines = [tag("path", d=path, class_=f"edge {contour.line}") for path, contour in drawn] + [
+        tag(
+            "path",
+            d=path,
+            stroke=_paler(contour.colour) if contour.line == "prediction" else contour.colour,
+            class_=contour.line,
+        )
+        for path, contour in drawn
     ]
     letter = 0.045 * max(height, width)
     marks = [
         tag("text", text, x=f"{x:g}", y=f"{y:g}", font_size=f"{letter:g}", text_anchor=anchor, class_="side")
         for text, x, y, anchor in (
-            ("R", 0.02 * width, height / 2, "start"),
-            ("L", 0.98 * width, height / 2, "end"),
-            ("A", width / 2, 0.02 * height + letter * 0.8, "middle"),
+            (left, 0.02 * width, height / 2, "start"),
+            (right, 0.98 * width, height / 2, "end"),
+            (top, width / 2, 0.02 * height + letter * 0.8, "middle"),
         )
     ]
     scale = tag("g", lines, transform=f"scale({column_mm:g} {row_mm:g})", fill="none")
-    return tag("svg", image, scale, marks, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=alt)
+    return tag("svg", picture, scale, marks, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=alt)
 
 
 def _paler(colour: str) -> str:
@@ -121,13 +153,14 @@ def _paler(colour: str) -> str:
     return "#" + "".join(f"{round(0.45 * channel + 0.55 * 255):02x}" for channel in channels)
 
 
-def overlay_legend(organs: Sequence[str]) -> Markup:
-    """Colours of the organs, and which line is whose."""
+def overlay_legend(organs: Sequence[str], *, compared: bool = True) -> Markup:
+    """Colours of the organs, and where predictions are compared with a reference, which line is whose."""
     items = [
         tag("li", tag("span", class_="dot", style=f"background:{organ_colour(organ, organs)}"), organ_name(organ))
         for organ in organs
     ]
-    for kind, text in (("reference", "solid: reference"), ("prediction", "dashed: prediction")):
+    lines = (("reference", "solid: reference"), ("prediction", "dashed: prediction")) if compared else ()
+    for kind, text in lines:
         dashes = "5 4" if kind == "prediction" else None
         line = tag("line", x1=0, y1=6, x2=30, y2=6, stroke="currentColor", stroke_width=2, stroke_dasharray=dashes)
         items.append(tag("li", tag("svg", line, width=30, height=12, aria_hidden="true"), text))

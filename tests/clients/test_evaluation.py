@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.evaluation import evaluate_cases, mean_dice_by_modality, predict
+from clients.evaluation import class_scores, evaluate_cases, mean_dice_by_modality, predict
 from secfed.data.cases import ABDOMEN, Modality
 from secfed.errors import DataError
 from secfed.model import flatten, initial_model, layout_of
@@ -67,6 +67,20 @@ def test_volumes_of_any_size_are_segmented_in_place(make_plan, make_case, shape)
     model = Threshold(factor=2)
     np.testing.assert_array_equal(predict(model, case, plan=plan, device=CPU, batch_size=2), case.label)
     assert max(model.batches) <= 2
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("shape", [(9, 20, 17), (3, 5, 7), (8, 16, 16)])
+def test_class_scores_choose_the_labels_of_a_prediction(make_plan, make_case, dimensions, shape):
+    plan = make_plan(model={"dimensions": dimensions}, training={"patch_size": [8, 16, 16][-dimensions:]})
+    model = initial_model(plan.model, 9, 0)
+    case, told = make_case(1, shape=shape), []
+    scores = class_scores(model, case.image, plan=plan, device=CPU, batch_size=2, on_share=told.append)
+    assert scores.shape == (9, *shape)
+    np.testing.assert_array_equal(scores.argmax(dim=0), predict(model, case, plan=plan, device=CPU, batch_size=2))
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert sum(share < 1.0 for share in told) == len(told) - 1
 
 
 def test_the_batch_size_does_not_change_a_prediction(make_plan, make_case):

@@ -15,12 +15,12 @@ from small_federation import config, journal, last_state, provision, train
 from clients.encrypted_run import MEMBER, RECORD, encrypted_runs
 from clients.export import export_model, standings
 from clients.site import Site
-from secfed.config import RunConfig
+from secfed.config import RunConfig, TrainingPlan
 from secfed.engines.job import Job
 from secfed.errors import ConfigError, RoundAborted, RunFolderError
 from secfed.experiment.final_model import final_state
 from secfed.model import build_model, load_flat
-from secfed.parameters import load_vector, model_digest
+from secfed.parameters import PLAN_KEY, load_vector, model_digest
 
 ROUNDS = 3
 
@@ -97,6 +97,7 @@ def test_every_site_of_an_ended_run_exports_the_same_model_without_moments(ended
     assert metadata["sha256"] == written.sha256 == model_digest(vector, found).hex()
     assert (metadata["model"], metadata["rounds"], metadata["planned_rounds"]) == ("federated", "3", "3")
     assert metadata["plan"] == ended.plan.digest().hex()
+    assert TrainingPlan.model_validate_json(metadata[PLAN_KEY]) == ended.plan
     assert bytes.fromhex(metadata["run"])[:16].hex() == run_folder(Site(ended.site_folders[0])).name
     load_flat(build_model(ended.plan.model, num_classes=9), vector, found)
 

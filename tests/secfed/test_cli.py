@@ -46,6 +46,7 @@ COMMANDS = [
     ("run",),
     ("preflight",),
     ("report",),
+    ("predict",),
     ("data", "phantom"),
     ("audit", "verify"),
     ("audit", "attack"),
