@@ -52,6 +52,8 @@ class SiteChannel:
         self.grid = grid
         self.timeout_seconds = timeout_seconds
         self.exchanges = 0
+        self.names: dict[int, str] = {}
+        """Who was behind a node in an earlier session: for messages to people, and for nothing else."""
 
     def connected(self) -> list[int]:
         """Nodes that Flower sees now."""

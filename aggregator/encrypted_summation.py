@@ -221,7 +221,7 @@ class EncryptedSummation(KeyedSession):
         # A site that misses this keeps its key until its owner deletes it; the model is final either way.
         request = Request(stage=Stage.FINISH, binding=self.binding(task), payloads=endings)
         exchange = self.channel.exchange(dict.fromkeys(exchange.answered, request), accept=lambda _, reply: None)
-        costs.count(exchange, names=self.names, protection=True)
+        costs.count(exchange, names=self.channel.names, protection=True)
 
     def _train(self, task: RoundTask, round_: EncryptedRound, costs: Costs, *, seen: Uploads) -> None:
         size = Envelope(
@@ -280,7 +280,7 @@ class EncryptedSummation(KeyedSession):
                 attachment=total,
             )
         exchange = self.channel.exchange(requests, accept=accept, max_attachment_bytes=max_attachment_bytes)
-        costs.count(exchange, names=self.names, protection=stage is not Stage.TRAIN)
+        costs.count(exchange, names=self.channel.names, protection=stage is not Stage.TRAIN)
         self._note(exchange, task)
         return exchange
 
@@ -303,7 +303,7 @@ class EncryptedSummation(KeyedSession):
             accept=lambda _, reply: given.append(reply),
             max_attachment_bytes=max_state_bytes(self.layout, self.plan.federation) + SEALING_BYTES,
         )
-        costs.count(exchange, names=self.names, protection=True)
+        costs.count(exchange, names=self.channel.names, protection=True)
         self._confirmed.update(exchange.answered)
         self._leave(exchange.silent)
         return given[0] if given and given[0].attachment is not None else None
@@ -320,7 +320,7 @@ class EncryptedSummation(KeyedSession):
             for name in stale
         }
         exchange = self.channel.exchange(requests, accept=lambda _, reply: None)
-        costs.count(exchange, names=self.names, protection=True)
+        costs.count(exchange, names=self.channel.names, protection=True)
         self._confirmed.update(exchange.answered)
         for node in exchange.answered:
             self._standing[self.names[node]] = standing

@@ -63,7 +63,7 @@ class KeyedSession(Session):
         stage = next((request.stage for request in requests.values()), Stage.JOIN)
         exchange = self.channel.exchange(requests, accept=accept, max_attachment_bytes=max_attachment_bytes)
         self.declined.update(exchange.declined)
-        costs.count(exchange, names=self.names, protection=stage is not Stage.JOIN)
+        costs.count(exchange, names=self.channel.names, protection=stage is not Stage.JOIN)
         self.require(len(replies), stage, costs, threshold=self.min_cohort)
         return replies
 

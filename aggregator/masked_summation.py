@@ -145,7 +145,7 @@ class MaskedSummation(KeyedSession):
                 {node: self._share_request(task, round_, node) for node in missing},
                 accept=lambda node, reply: dealt.__setitem__(node, reply.payload),
             )
-            costs.count(exchange, names=self.names, protection=True)
+            costs.count(exchange, names=self.channel.names, protection=True)
             self._leave(exchange.lost)
         self._confirmed.update(dealt)
         started = time.perf_counter()
@@ -198,7 +198,7 @@ class MaskedSummation(KeyedSession):
             accept=accept,
             max_vector_length=self.slots.length,
         )
-        costs.count(exchange, names=self.names, protection=False)
+        costs.count(exchange, names=self.channel.names, protection=False)
         self._leave(exchange.silent)
         self.require(len(round_.uploaded), Stage.TRAIN, costs, threshold=self.min_cohort)
         if bound is not None and bound != set(round_.uploaded):
@@ -220,7 +220,7 @@ class MaskedSummation(KeyedSession):
             {nodes[name]: request for name in round_.uploaded if name in nodes},
             accept=lambda _, reply: messages.append(reply.payload),
         )
-        costs.count(exchange, names=self.names, protection=True)
+        costs.count(exchange, names=self.channel.names, protection=True)
         self._leave(exchange.silent)
         started = time.perf_counter()
         round_.collect_agreements(messages)
@@ -250,7 +250,7 @@ class MaskedSummation(KeyedSession):
                 self._dealt[node] = dealt[0]
 
         exchange = self.channel.exchange(requests, accept=accept)
-        costs.count(exchange, names=self.names, protection=True)
+        costs.count(exchange, names=self.channel.names, protection=True)
         self._leave(node for node in exchange.lost if requests[node].stage is Stage.SHARE)
         self._next = following
         started = time.perf_counter()

@@ -28,7 +28,7 @@ class PlainSummation(Session):
         request = self.join_request()
         exchange = self.channel.exchange(dict.fromkeys(nodes, request), accept=self.admit_name)
         self.declined.update(exchange.declined)
-        costs.count(exchange, names=self.names, protection=False)
+        costs.count(exchange, names=self.channel.names, protection=False)
         self.require(len(exchange.answered), Stage.JOIN, costs, threshold=self.min_cohort)
 
     def round(self, task: RoundTask, costs: Costs, *, seen: Uploads) -> RoundDone:
@@ -52,7 +52,7 @@ class PlainSummation(Session):
         exchange = self.channel.exchange(
             dict.fromkeys(self.names, request), accept=accept, max_vector_length=self.slots.length
         )
-        costs.count(exchange, names=self.names, protection=False)
+        costs.count(exchange, names=self.channel.names, protection=False)
         self.require(len(exchange.answered), Stage.TRAIN, costs, threshold=self.min_cohort)
         survivors = tuple(sorted(self.names[node] for node in exchange.answered))
         found = RoundSum(total=total, survivors=survivors)

@@ -210,6 +210,7 @@ class Session:
         if reply.site in self.names.values() and self.names.get(node) != reply.site:
             raise HostileInputError(f"'{reply.site}' joined twice")
         self.names[node] = reply.site
+        self.channel.names[node] = reply.site
 
     def require(self, count: int, stage: Stage, costs: Costs, *, threshold: int) -> None:
         """Raise TooFewSurvivorsError with everybody's reason where fewer than `threshold` answered."""

@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from clients.books import Books
 from clients.participant import Participant
 from clients.site import Site
-from privacy.errors import HostileInputError, RangeError
+from privacy.errors import HostileInputError, OpenedBeforeError, RangeError
 from privacy.he.errors import StaleMemberError, UnreadableSumError
 from privacy.ledger_entries import BudgetSpentError, LedgerError
 from secfed.audit_log import AuditLog
@@ -145,6 +145,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (BudgetSpentError, "budget"),
     (LedgerError, "budget"),
     (RangeError, "range"),
+    (OpenedBeforeError, "opened"),
     (StaleMemberError, "stale"),
     (UnreadableSumError, "sum"),
     (HostileInputError, "protocol"),

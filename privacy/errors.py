@@ -5,6 +5,7 @@
     │   └── RangeError                    a value does not fit the fixed-point range: refused, never wrapped
     └── HostileInputError                 bytes from outside are not what an honest party would send
         ├── TooFewSurvivorsError          fewer parties than the threshold answered: nothing is unmasked
+        ├── OpenedBeforeError             one more sum would say too much beside those that were opened before
         ├── ProvenCheatingError           signed messages contradict each other, and anyone can check that they do
         └── GroupKeyLostError, StaleMemberError   of encrypted runs: privacy.he.errors
 
@@ -36,6 +37,10 @@ class HostileInputError(PrivacyError):
 
 class TooFewSurvivorsError(HostileInputError):
     """Fewer parties than the threshold answered a stage, so the round ends and nothing is unmasked."""
+
+
+class OpenedBeforeError(HostileInputError):
+    """The difference of the asked sum and one that this party helped to open would be of too few parties."""
 
 
 class ProvenCheatingError(HostileInputError):

@@ -126,10 +126,23 @@ class Refusal:
     reason: str
 
 
-REFUSAL_REASONS = ("policy", "roster", "budget", "protocol", "data", "range", "storage", "internal", "stale", "sum")
+REFUSAL_REASONS = (
+    "policy",
+    "roster",
+    "budget",
+    "opened",
+    "protocol",
+    "data",
+    "range",
+    "storage",
+    "internal",
+    "stale",
+    "sum",
+)
 """The last two occur in encrypted runs: an earlier sum is missing at the site; the sum that it was shown is no sum of
 the announced contributors' updates. "roster" says that the site holds another version than the aggregator, or one that
 has ended; "budget" that the patients' privacy budget does not allow the round, or that its ledger cannot be used;
+"opened" that a sum over the same model was opened before, for other sites;
 "storage" that the site could not write what has to be on its disk before anything leaves."""
 
 

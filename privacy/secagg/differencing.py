@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from privacy.cbor import from_cbor, to_cbor
-from privacy.errors import HostileInputError, MisuseError
+from privacy.errors import HostileInputError, MisuseError, OpenedBeforeError
 from privacy.secagg.parsing import parse_name
 from privacy.streams import SUITE
 
@@ -103,21 +103,21 @@ class OpenedSums:
         """Whether one more sum may be opened; `convicted` cheated in the round that `last_context` names.
 
         Raises:
-            HostileInputError: its difference to an opened sum would say too much.
+            OpenedBeforeError: its difference to an opened sum would say too much.
         """
         found = self._survivors_of(model_hash)
         if second_sum == "same survivors" and found is not None and found != _digest(survivors):
             gone = set(self.last_survivors) - set(survivors)
             rerun = self.last_model == model_hash and set(survivors) <= set(self.last_survivors) and gone <= convicted
             if not rerun:
-                raise HostileInputError(
+                raise OpenedBeforeError(
                     f"a sum over this model was opened before, for other survivors than {sorted(survivors)}: "
                     "the difference of the two would single sites out"
                 )
         for joined in self.survivor_sets:
             change = (set(joined.split(",")) ^ set(survivors)) - convicted
             if 0 < len(change) < min_cohort_change:
-                raise HostileInputError(
+                raise OpenedBeforeError(
                     f"the survivors differ by {sorted(change)} from those of an opened sum; this site accepts the "
                     f"same survivors, or a change of at least min_cohort_change = {min_cohort_change}"
                 )

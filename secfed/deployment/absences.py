@@ -28,6 +28,8 @@ WHAT_TO_DO: Mapping[str, str] = {
     "refused: data": f"its scans cannot be used; {_AT_THE_SITE}",
     "refused: storage": "it could not write to its disk; its IT must make room",
     "refused: range": f"its update does not fit the agreed numbers; {_AT_THE_SITE}",
+    "refused: opened": "a sum over the same model was opened before, for other sites, and the difference would single "
+    "some out: another seed or another starting model is needed",
     "refused: protocol": f"it was shown a message that does not fit; {_AT_THE_SITE}",
     "refused: internal": f"something is wrong inside; {_AT_THE_SITE}",
     "refused: stale": "it missed an earlier sum and catches up",

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from deployed import deployment, small_plan
+from deployed import deployment, own_plan
 from undisturbed import check_run
 
 from benchmarks.loopback import children
@@ -44,7 +44,7 @@ def nothing_goes_on(world):
 
 
 def plan(name, *, rounds):
-    return small_plan(name=name, federation={"rounds": rounds, "stage_timeout_seconds": 45.0})
+    return own_plan(name, rounds=rounds, stage_seconds=45.0)
 
 
 def message_process(world, name):

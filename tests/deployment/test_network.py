@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from deployed import Deployment, small_plan
+from deployed import Deployment, own_plan
 from undisturbed import check_run
 
 pytestmark = [
@@ -59,7 +59,7 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize("stage", ["train", "query.agree"])
 def test_a_cut_and_healed_network_costs_its_site_the_rounds_of_the_cut(world, stage, tmp_path):
     name, rounds = f"cut-{stage.removeprefix('query.')}", 12
-    plan = small_plan(name=name, federation={"rounds": rounds, "stage_timeout_seconds": 20.0})
+    plan = own_plan(name, rounds=rounds, stage_seconds=20.0)
     running = world.train_beside(plan, name=name)
     world.when_received("ct-d", stage, after=world.log_length("ct-d"))
     ip("link", "set", OUTSIDE, "down")

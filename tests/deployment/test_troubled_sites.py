@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from deployed import Deployment, small_plan
+from deployed import Deployment, own_plan
 from undisturbed import check_run
 
 from benchmarks.loopback import children, descendants
@@ -51,8 +51,17 @@ def world(tmp_path_factory):
         yield found
 
 
+@pytest.fixture
+def everybody(world):
+    """The one that comes late is here too."""
+    if LATE not in world.processes:
+        world.start_site(LATE)
+    world.wait_for(lambda: "SuperNode ID" in world.node_said(LATE), "the late one is there")
+    return world
+
+
 def plan(name, *, rounds):
-    return small_plan(name=name, federation={"rounds": rounds, "stage_timeout_seconds": STAGE_SECONDS})
+    return own_plan(name, rounds=rounds, stage_seconds=STAGE_SECONDS)
 
 
 def rounds_without(world, name, site):
@@ -69,7 +78,7 @@ def finish(world, running, name, tmp_path, *, rounds):
 
 
 def test_a_site_that_comes_late_takes_part_from_then_on(world, tmp_path):
-    rounds = 8
+    rounds = 6
     running = world.train_beside(plan("late", rounds=rounds), name="late")
     world.wait_for(lambda: len(world.journal("late")) >= 2, "two rounds are done without it", seconds=300)
     world.start_site(LATE)
@@ -80,22 +89,22 @@ def test_a_site_that_comes_late_takes_part_from_then_on(world, tmp_path):
 def fill(folder):
     """Leave no room for another byte; returns the file that takes it."""
     path = folder / "filler"
-    with path.open("wb") as file:
+    with path.open("wb", buffering=0) as file:
         for size in (2**20, 2**12, 1):
             with contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(size))
-                    file.flush()
-    with pytest.raises(OSError) as failed, path.open("ab") as file:
+                while file.write(bytes(size)):
+                    pass
+    with pytest.raises(OSError) as failed, path.open("ab", buffering=0) as file:
         file.write(bytes(2**12))
     assert failed.value.errno == errno.ENOSPC
     return path
 
 
-def test_a_full_disk_costs_its_site_rounds_and_nothing_that_was_written(world, tmp_path):
+def test_a_full_disk_costs_its_site_rounds_and_nothing_that_was_written(everybody, tmp_path):
+    world = everybody
     if not world.small_disk:
         pytest.skip("needs root, to mount a small file system")
-    name, rounds = "full", 14
+    name, rounds = "full", 10
     running = world.train_beside(plan(name, rounds=rounds), name=name)
     world.when_received(FULL, "train", after=world.log_length(FULL), seconds=300)
     filler = fill(world.site(FULL))
@@ -111,8 +120,9 @@ def test_a_full_disk_costs_its_site_rounds_and_nothing_that_was_written(world, t
 
 
 @pytest.mark.parametrize(("stage", "who"), [("train", "its message's process"), ("query.agree", "all of it")])
-def test_a_site_that_hangs_is_waited_for_once_and_its_late_answer_does_not_count(world, stage, who, tmp_path):
-    name, rounds = f"hung-{stage.removeprefix('query.')}", 12
+def test_a_site_that_hangs_is_waited_for_once_and_its_late_answer_does_not_count(everybody, stage, who, tmp_path):
+    world = everybody
+    name, rounds = f"hung-{stage.removeprefix('query.')}", 9
     running = world.train_beside(plan(name, rounds=rounds), name=name)
     world.when_received(HUNG, stage, after=world.log_length(HUNG), seconds=300)
     if who == "all of it":

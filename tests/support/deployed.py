@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import time
+import zlib
 
 from benchmarks.loopback import SECFED, START_SECONDS, Loopback, children, command_line
 from secfed.audit_log import read_log
@@ -22,6 +23,15 @@ def small_plan(**changes):
     for name, value in changes.items():
         plan[name] = {**plan.get(name, {}), **value} if isinstance(value, dict) else value
     return plan
+
+
+def own_plan(name, *, rounds, stage_seconds):
+    """A plan of so many rounds from a model of its own.
+
+    Over one model, sites open sums of the same sites only: a run that had lost one would keep the next from beginning.
+    """
+    federation = {"rounds": rounds, "stage_timeout_seconds": stage_seconds}
+    return small_plan(name=name, seed=zlib.crc32(name.encode()), federation=federation)
 
 
 class Deployment(Loopback):
