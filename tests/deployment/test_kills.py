@@ -71,7 +71,7 @@ def test_a_killed_message_process_costs_its_site_a_round_at_most(world, stage, t
 
 
 def test_killed_supernodes_come_back_and_the_run_goes_on(world, tmp_path):
-    rounds = 24
+    rounds = 16
     running = world.train_beside(plan("supernodes", rounds=rounds), name="supernodes")
     for number, stage in enumerate(STAGES[3:]):
         site = NAMES[number]
