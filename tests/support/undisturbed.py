@@ -50,7 +50,6 @@ def replayed(world, name, tmp_path):
 
     def absent(node, message):
         server_round = int(message.metadata.group_id)
-        # A site that drops out after training has trained: its optimiser goes on, and its update is not in the sum.
         return message if server_round == 0 or by_node[node] in took_part[server_round] else ABSENT
 
     with InProcessGrid(clients.app.app, folders, intercept=absent) as grid:
