@@ -74,5 +74,5 @@ def test_an_aborted_round_reaches_the_caller_of_the_ray_engine(scans, tmp_path):
     ended = run_with_ray(job, tmp_path)
     assert ended.returncode == RoundAborted.exit_code
     assert "1 sites answered stage 'join', 2 are needed" in ended.stdout
-    assert "refused: protocol" in ended.stdout
-    assert "roster" not in ended.stdout
+    assert "refused: roster" in ended.stdout
+    assert "roster.cbor" not in ended.stdout

@@ -136,6 +136,7 @@ def agreement_requests(three: PlayedSession, four: PlayedSession) -> Iterator[Re
         "a sum over this model was opened before",
         three,
         5,
+        error="OpenedBeforeError",
         changes={"evidence": []},
     )
     evidence: Any = from_cbor(three.rounds[4]["evidence"])
