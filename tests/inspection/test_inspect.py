@@ -1,4 +1,4 @@
-"""What is in data sets, and what is wrong with them: counted right, each problem with its file, reason and what to do."""
+"""What is in data sets, and what is wrong with them: counted right, each problem with file, reason and what to do."""
 
 import tracemalloc
 from dataclasses import replace

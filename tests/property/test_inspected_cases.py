@@ -23,7 +23,7 @@ from secfed.errors import FileError
 from secfed.inspection.facts import InspectedDataSet
 from secfed.inspection.inspect import InspectionOrder, inspect_data
 from secfed.network import initial_vector
-from secfed.preparation.prepare import CachedEntry, PreparationOrder, Preparation, prepare_data
+from secfed.preparation.prepare import CachedEntry, Preparation, PreparationOrder, prepare_data
 from secfed.site_config import SiteData, SiteFile
 
 CONFIG = PreprocessingConfig(spacing_mm=(5.0, 3.0, 3.0))
