@@ -75,7 +75,7 @@ class Load:
         return f"{self.volumes} volumes of {' x '.join(map(str, self.shape))}, {JOBS} jobs, wall clock"
 
 
-FULL = Load(volumes=12, shape=(512, 512, 100))
+FULL = Load(volumes=20, shape=(512, 512, 100))
 QUICK = Load(volumes=4, shape=(256, 256, 100))
 
 

@@ -170,9 +170,9 @@ def data_prepare(
 ) -> None:
     """Fill the cache that training reads, so that the first round waits for no scan.
 
-    What is there is taken as it is, so a stopped call goes on where it was, and a run under the same plan finds
-    everything. Give the plan: other voxels, another task or other organs are other entries. A scan that cannot be used
-    is named, with what to do, and the rest goes on. The cache holds patient data in the clear.
+    What is there is taken as it is, so a stopped call goes on where it was, and a site that trains under the same plan
+    finds everything. Give the plan: other voxels, another task or other organs are other entries. A scan that cannot be
+    used is named, with what to do, and the rest goes on. The cache holds patient data in the clear.
 
     Exit code 0: all cases are in the cache. 2: an option is wrong. 3: a case cannot be used, or the cache not written.
 

@@ -32,7 +32,7 @@ _STYLE = """
   overflow-wrap: anywhere; }
 .problems li.error { border-color: var(--warn); background: var(--warn-soft); }
 .problems p { margin: .2rem 0 0; }
-.path { overflow-wrap: anywhere; }
+h2, .path { overflow-wrap: anywhere; }
 """
 
 
