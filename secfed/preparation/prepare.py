@@ -7,9 +7,10 @@ the cases it was at, and the next takes what is there. A scan that cannot be use
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -142,9 +143,11 @@ def prepare_data(
     places = [(source, case) for source, own in enumerate(sources) for case in range(len(own.cases))]
     on_start(len(places))
     found: dict[tuple[int, int], CaseOutcome] = {}
-    for place, outcome in _outcomes(sources, places, jobs=min(order.jobs, len(places))):
-        found[place] = outcome
-        on_case(outcome.patient)
+    # Closed at once where somebody stops this, because a generator that is left alone lets its pool work on to the end.
+    with closing(_outcomes(sources, places, jobs=min(order.jobs, len(places)))) as coming:
+        for place, outcome in coming:
+            found[place] = outcome
+            on_case(outcome.patient)
     outcomes = tuple(found[place] for place in places)
     return Preparation(
         order=order,
@@ -182,7 +185,7 @@ def _source(entry: CachedEntry, order: PreparationOrder) -> _Source:
 
 def _outcomes(
     sources: list[_Source], places: list[tuple[int, int]], *, jobs: int
-) -> Iterator[tuple[tuple[int, int], CaseOutcome]]:
+) -> Generator[tuple[tuple[int, int], CaseOutcome], None, None]:
     """Outcomes as they come; one job is done in this process."""
     if jobs <= 1:
         for place in places:

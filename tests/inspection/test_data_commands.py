@@ -11,6 +11,8 @@ from command_line import call
 from small_volumes import save_image, save_label
 from table_folder import write_lines, write_site, write_table
 
+from secfed import data_command
+
 PLAN = 'task = "abdomen"\n[preprocessing]\nspacing_mm = [5.0, 3.0, 3.0]\n'
 HOSTILE = '<script>alert("x")</script>&<img src=x onerror=y>'
 
@@ -154,3 +156,23 @@ def test_a_path_that_is_no_text_still_makes_a_page(secfed, tmp_path):
     assert code == 0
     assert "scans-" in out
     assert "scans-?" in (tmp_path / "page.html").read_text()
+
+
+def test_ctrl_c_keeps_what_is_prepared_and_waits_for_no_case_that_is_not_begun(secfed, tmp_path, monkeypatch):
+    folder, seen = write_table(tmp_path / "scans", [f"p{number}" for number in range(40)]), []
+
+    def stopped(_bar, name):
+        seen.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data_command._NamedBar, "move", stopped)
+    command = ("data", "prepare", folder, "--cache", tmp_path / "cache", "--jobs", 2)
+    code, out, err = secfed(*command)
+    assert (code, out, len(seen)) == (130, "", 1)
+    assert "the same command goes on from there" in err
+    kept = list((tmp_path / "cache").glob("[0-9a-f]*"))
+    assert 1 <= len(kept) < 120
+    monkeypatch.undo()
+    code, out, _ = secfed(*command[:-1], 1, "--json")
+    assert code == 0
+    assert json.loads(out)["taken_from_cache"] >= len(kept)
