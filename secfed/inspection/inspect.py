@@ -120,7 +120,7 @@ def _of_name(case: Case, *, at_site: bool) -> Iterator[CaseProblem]:
         yield CaseProblem(
             case=case.patient,
             file=case.image,
-            reason=f"the name of a {told} scan, which is taken for {case.modality}",
+            reason=f"its name is that of a scan by {told}, and it is taken for one by {case.modality}",
             todo="say the modality that it has, or rename it",
             severity=severity,
         )

@@ -151,7 +151,7 @@ def test_a_name_that_says_another_modality_is_what_a_run_refuses(tmp_path: Path)
     save_image(tmp_path / "amos_0501.nii.gz")
     save_label(tmp_path / "l.nii.gz", 1, 2)
     write_lines(tmp_path, ("anna,amos_0501.nii.gz,l.nii.gz,CT,training",))
-    assert reasons(one(tmp_path)) == [("anna", "the name of a MR scan, which is taken for CT")]
+    assert reasons(one(tmp_path)) == [("anna", "its name is that of a scan by MR, and it is taken for one by CT")]
     assert one(tmp_path, at_site=True).errors == ()
 
 
