@@ -15,6 +15,7 @@ from rich.console import Console
 
 from secfed.aggregator_command import aggregator_app
 from secfed.command_line import JsonOption, print_json
+from secfed.data_command import data_app
 from secfed.errors import ConfigError, SecfedError
 from secfed.predict_command import predict_command
 from secfed.provision_command import provision_app
@@ -28,7 +29,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Federated training of one CT and MRI segmentation model across hospitals, updates masked or encrypted.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Make and look at data.")
 app.add_typer(data_app, name="data")
 audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting whoever ran it.")
 app.add_typer(audit_app, name="audit")
@@ -223,36 +223,6 @@ def preflight(
 
 
 app.command("predict")(predict_command)
-
-
-@data_app.command("phantom")
-def data_phantom(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write, in AMOS22 layout.")],
-    ct: Annotated[int, typer.Option("--ct", min=0, help="Number of CT volumes.")] = 40,
-    mri: Annotated[int, typer.Option("--mri", min=0, help="Number of MRI volumes.")] = 40,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed writes the same volumes.")] = 0,
-    population: Annotated[str, typer.Option("--population", help="Anatomy and scanners: north or south.")] = "north",
-    task: Annotated[str, typer.Option("--task", help="What is scanned: abdomen or whole_heart.")] = "abdomen",
-    as_json: JsonOption = False,
-) -> None:
-    """Generate labelled CT and MRI volumes of abdomens or hearts as NIfTI files.
-
-    Anatomy is random; CT comes from Hounsfield units, MRI from signal equations. In an abdomen eight organs are
-    labelled, in a heart the seven structures of MM-WHS, with its label values.
-
-    Example: secfed data phantom --out data/hearts --task whole_heart --ct 40 --mri 40 --seed 0 --population north
-    """
-    from secfed.data.phantom.writer import write_mixed_phantom
-    from secfed.display import counting_bar
-
-    with counting_bar("Generating volumes", total=ct + mri, quiet=as_json) as advance:
-        write_mixed_phantom(
-            out, ct=ct, mri=mri, seed=seed, population=population, task=task, on_case=lambda _: advance()
-        )
-    if as_json:
-        print_json({"folder": str(out), "task": task, "ct": ct, "mri": mri, "seed": seed, "population": population})
-    else:
-        Console().print(f"{ct} CT and {mri} MRI volumes in {out}", soft_wrap=True)
 
 
 @audit_app.command("verify")

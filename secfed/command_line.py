@@ -1,4 +1,4 @@
-"""What all commands share: the option for JSON, the option that names a site's folder, and how JSON is printed."""
+"""What all commands share: options for JSON and for a site's folder, and how JSON and foreign names are printed."""
 
 import json
 import sys
@@ -14,3 +14,8 @@ SiteOption = Annotated[Path, typer.Option("--site", metavar="FOLDER", help="The 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output, for scripts."""
     sys.stdout.write(json.dumps(value) + "\n")
+
+
+def printable(text: str) -> str:
+    """A foreign name with a mark for every character that a terminal would act on or cannot show."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

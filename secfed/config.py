@@ -379,13 +379,7 @@ def load_run_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: the file is missing or is no TOML, or a key or value is not accepted.
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
-    config = parse_run_config(tree, origin=str(path))
+    config = parse_run_config(_tree_of(path), origin=str(path))
 
     def absolute(source: Source) -> Source:
         if source.folder is None:
@@ -400,6 +394,30 @@ def load_run_config(path: Path) -> RunConfig:
             "start_from": None if start is None else (path.parent / start.expanduser()).resolve(),
         }
     )
+
+
+def load_training_plan(path: Path) -> TrainingPlan:
+    """The plan in a TOML file, which may be a run's whole configuration or the plan's tables alone.
+
+    Raises:
+        ConfigError: as `load_run_config`.
+    """
+    tree = _tree_of(path)
+    if "sites" in tree:
+        return parse_run_config(tree, origin=str(path)).plan()
+    try:
+        return TrainingPlan.model_validate({name: value for name, value in tree.items() if name != "start_from"})
+    except ValidationError as error:
+        raise ConfigError(describe_validation_error(error, TrainingPlan, origin=str(path))) from None
+
+
+def _tree_of(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
 
 
 def parse_run_config(tree: dict[str, Any], *, origin: str = "configuration") -> RunConfig:

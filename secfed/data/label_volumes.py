@@ -18,8 +18,14 @@ Classes = NDArray[np.uint8]
 
 _SAME_PLACE_VOXELS = 0.25
 
-# What programs write for the inside of a mask.
-_MASK_VALUES = ({0}, {0, 1}, {1}, {0, 255}, {255})
+# What programs write for the inside of a mask; one of zeros alone is empty.
+_MASK_VALUES = (0, 1, 255)
+
+# Beyond 16 bits there is no label value, and float32 could not tell neighbours apart.
+_MOST_VALUES = 2**16
+
+# No task has as many classes.
+_UNKNOWN = 255
 
 
 def read_classes(
@@ -50,18 +56,24 @@ def read_classes(
         raise ValueError(f"{case.image}: has no label to read")
     values = _whole_numbers(case.label, _on_grid(case.label, image))
     known = {0, *meanings}
-    unknown = sorted(_found(values) - known)
-    if unknown:
-        raise FileError(
-            case.label,
-            f"holds the label value {unknown[0]}, which is not among those of data set '{source}'",
-            f"known are {_listed(known)}: correct the label, or say what the value means",
-        )
-    table = np.zeros(max(known) + 1, np.uint8)
+    # Of every value that a label can have: one look at a table costs less than asking first which values there are.
+    table = np.full(_MOST_VALUES, _UNKNOWN, np.uint8)
+    table[sorted(known)] = 0
     for value, organ in meanings.items():
         if organ in annotated:
             table[value] = label_map.index(organ)
-    return table[values]
+    classes = np.empty(values.shape, np.uint8)
+    for own, found in zip(classes, values, strict=True):
+        # Slice by slice, because numpy widens all indices to 64 bits; no value is beyond the table for "clip" to move.
+        table.take(found, out=own, mode="clip")
+    unknown = classes == _UNKNOWN
+    if unknown.any():
+        raise FileError(
+            case.label,
+            f"holds the label value {int(values[unknown].min())}, which is not among those of data set '{source}'",
+            f"known are {_listed(known)}: correct the label, or say what the value means",
+        )
+    return classes
 
 
 def _classes_of_masks(
@@ -71,10 +83,11 @@ def _classes_of_masks(
     for organ in annotated:
         path = masks[organ]
         values = _whole_numbers(path, _on_grid(path, image))
-        found = _found(values)
-        if found not in _MASK_VALUES:
-            raise FileError(path, f"holds the values {_listed(found)}; a mask has 0 and 1, or 0 and 255")
         inside = values > 0
+        highest = int(values.max())
+        if highest not in _MASK_VALUES or (values[inside] != highest).any():
+            found = sorted(set(values.ravel().tolist()))
+            raise FileError(path, f"holds the values {_listed(found)}; a mask has 0 and 1, or 0 and 255")
         taken = classes[inside]
         if taken.any():
             other = label_map.organs[int(taken.max()) - 1]
@@ -104,14 +117,13 @@ def _on_grid(path: Path, image: NiftiVolume) -> NDArray[np.float32]:
     return label.voxels
 
 
-def _whole_numbers(path: Path, voxels: NDArray[np.float32]) -> NDArray[np.int32]:
+def _whole_numbers(path: Path, voxels: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The values of a label, whose type may be a floating one."""
-    # Beyond 16 bits there is no label value, and float32 could not tell neighbours apart.
     lowest, highest = float(voxels.min()), float(voxels.max())
-    if lowest < 0 or highest > np.iinfo(np.uint16).max:
+    if lowest < 0 or highest >= _MOST_VALUES:
         value = lowest if lowest < 0 else highest
         raise FileError(path, f"holds the label value {value:g}, which no label map has")
-    values = voxels.astype(np.int32)
+    values = voxels.astype(np.uint16)
     broken = values != voxels
     if broken.any():
         raise FileError(
@@ -120,10 +132,6 @@ def _whole_numbers(path: Path, voxels: NDArray[np.float32]) -> NDArray[np.int32]
             "resample labels by nearest neighbour",
         )
     return values
-
-
-def _found(values: NDArray[np.int32]) -> set[int]:
-    return set(np.flatnonzero(np.bincount(values.ravel())).tolist())
 
 
 def _listed(values: Collection[int]) -> str:

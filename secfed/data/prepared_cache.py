@@ -1,11 +1,14 @@
 """The cache of prepared volumes: one folder per entry, whole or absent at any time, and checked when it is read.
 
-A site keeps it on its own disk. Whoever can write there can also change the scans: hashes find damage, not attacks.
+A process that is killed leaves whole entries, and at most a folder `.new-...` that nothing reads. A site keeps the
+cache on its own disk. Whoever can write there can also change the scans: hashes find damage, not attacks.
 """
 
 import hashlib
 import json
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secfed.errors import DataError, FileError
+
+_UNFINISHED = ".new-"
+
+# Longer than any entry takes to write: what is older was left by a process that is gone.
+_ABANDONED_SECONDS = 24 * 3600.0
+
+
+def open_cache(cache: Path) -> None:
+    """Make the folder of a cache, try whether it can be written, and remove what killed processes left unfinished.
+
+    Raises:
+        DataError: it cannot be made or written.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=cache):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{cache}: the cache cannot be written ({error.strerror}): let this user write there, or name another"
+        ) from error
+    for left in cache.glob(f"{_UNFINISHED}*"):
+        try:
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left)
+        except OSError:
+            # Another process was faster, or owns it: it is in nobody's way.
+            continue
+
+
+def entry_bytes(entry: Path) -> int:
+    """What the files of an entry take on the disk."""
+    return sum(path.stat().st_size for path in entry.iterdir())
 
 
 def digest_of(path: Path) -> str:
@@ -38,7 +74,7 @@ def write_entry(entry: Path, image: NDArray[np.float32], label: NDArray[np.uint8
     """
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=entry.parent) as name:
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=entry.parent) as name:
             new = Path(name) / "entry"
             new.mkdir()
             np.save(new / "image.npy", np.ascontiguousarray(image))

@@ -20,7 +20,7 @@ from secfed.data.cases import Case, LabelMap, Modality
 from secfed.data.label_volumes import read_classes
 from secfed.data.prepared_cache import digest_of, load_entry, write_entry
 from secfed.data.readers.data_set import DataSet
-from secfed.data.volumes import NiftiVolume, Spacing, read_volume
+from secfed.data.volumes import MOST_VOXELS, NiftiVolume, Spacing, read_volume
 from secfed.errors import DataError, FileError
 
 Voxel = TypeVar("Voxel", np.float32, np.uint8)
@@ -48,6 +48,28 @@ class PreparedCase:
     unlabelled: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadCase:
+    """A case as its files have it, checked, and what is made of it: all arrays (z, y, x).
+
+    `classes` are on the grid of `scan`, `label` on that of `image`; both are None for a case without annotations.
+    """
+
+    scan: NiftiVolume
+    classes: NDArray[np.uint8] | None
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CachedCase:
+    """A prepared case, its place in the cache, and whether it was there already."""
+
+    prepared: PreparedCase
+    entry: Path
+    was_there: bool
+
+
 def prepare(
     case: Case, *, data_set: DataSet, label_map: LabelMap, config: PreprocessingConfig, cache: Path
 ) -> PreparedCase:
@@ -60,41 +82,94 @@ def prepare(
             the data set annotates no organ of the label map. The message names the file.
         DataError: the cache cannot be written.
     """
+    return prepare_in(cache, case, data_set=data_set, label_map=label_map, config=config).prepared
+
+
+def prepare_in(
+    cache: Path, case: Case, *, data_set: DataSet, label_map: LabelMap, config: PreprocessingConfig
+) -> CachedCase:
+    """As `prepare`, for whoever wants to know what the cache had.
+
+    Raises:
+        FileError: as `prepare`.
+        DataError: the cache cannot be written.
+    """
+    unlabelled = unlabelled_in(case, data_set, label_map)
+    entry = cache / _key(case, data_set, label_map, config, unlabelled)
+    prepared = _from_cache(entry, case, config, unlabelled)
+    if prepared is not None:
+        return CachedCase(prepared=prepared, entry=entry, was_there=True)
+    read = read_case(case, data_set=data_set, label_map=label_map, config=config)
+    write_entry(entry, read.image, read.label)
+    prepared = _from_cache(entry, case, config, unlabelled)
+    if prepared is None:
+        raise DataError(f"{entry}: the cache entry of {case.image} could not be read back; is the storage full?")
+    return CachedCase(prepared=prepared, entry=entry, was_there=False)
+
+
+def unlabelled_in(case: Case, data_set: DataSet, label_map: LabelMap) -> tuple[int, ...]:
+    """The classes that nobody drew in a case, in order; none for a case without annotations.
+
+    Raises:
+        FileError: it has a label, and nothing of the task is drawn in it.
+    """
+    if case.label is None:
+        return ()
     annotated = data_set.annotated(case, label_map)
-    if case.label is not None and not annotated:
+    if not annotated:
         raise FileError(
             case.label,
             f"data set '{data_set.name}' does not annotate {', '.join(sorted(label_map.organs))}: nothing of the task "
             f"'{label_map.task}'",
         )
-    unlabelled = tuple(
-        label_map.index(organ) for organ in label_map.organs if case.label is not None and organ not in annotated
-    )
-    entry = cache / _key(case, data_set, label_map, config, unlabelled)
-    prepared = _from_cache(entry, case, config, unlabelled)
-    if prepared is not None:
-        return prepared
-    volume = read_volume(case.image, channel=case.channel)
-    classes = None
-    if case.label is not None:
-        classes = read_classes(
-            case,
-            volume,
-            meanings=data_set.values(case),
-            annotated=annotated,
-            label_map=label_map,
-            source=data_set.name,
+    return tuple(label_map.index(organ) for organ in label_map.organs if organ not in annotated)
+
+
+def read_case(case: Case, *, data_set: DataSet, label_map: LabelMap, config: PreprocessingConfig) -> ReadCase:
+    """Everything that `prepare` does but for the cache: what this accepts, a run accepts.
+
+    Raises:
+        FileError: as `prepare`.
+    """
+    unlabelled_in(case, data_set, label_map)
+    try:
+        scan = read_volume(case.image, channel=case.channel)
+        classes = None
+        if case.label is not None:
+            classes = read_classes(
+                case,
+                scan,
+                meanings=data_set.values(case),
+                annotated=data_set.annotated(case, label_map),
+                label_map=label_map,
+                source=data_set.name,
+            )
+        _check_prepared_size(case.image, scan, config.spacing_mm)
+        image = normalise(
+            resample_image(scan, config.spacing_mm), modality=case.modality, config=config, source=case.image
         )
-    image = normalise(
-        resample_image(volume, config.spacing_mm), modality=case.modality, config=config, source=case.image
-    )
-    if classes is not None:
-        classes = resample_label(classes, volume.spacing_mm, config.spacing_mm)
-    write_entry(entry, image, classes)
-    prepared = _from_cache(entry, case, config, unlabelled)
-    if prepared is None:
-        raise DataError(f"{entry}: the cache entry of {case.image} could not be read back; is the storage full?")
-    return prepared
+        label = None if classes is None else resample_label(classes, scan.spacing_mm, config.spacing_mm)
+    except MemoryError as error:
+        raise FileError(
+            case.image, "preparing it takes more memory than there is", "prepare fewer at a time, or on another machine"
+        ) from error
+    return ReadCase(scan=scan, classes=classes, image=image, label=label)
+
+
+def _check_prepared_size(path: Path, scan: NiftiVolume, spacing_mm: Spacing) -> None:
+    """A header that gives micrometres as millimetres must not become a volume of terabytes."""
+    sizes = np.array(scan.voxels.shape) * np.array(scan.spacing_mm) / np.array(spacing_mm)
+    if not float(np.maximum(1, np.rint(sizes)).prod()) <= MOST_VOXELS:
+        raise FileError(
+            path,
+            f"its voxels of {_millimetres(scan.spacing_mm)} mm would become more than {MOST_VOXELS} of "
+            f"{_millimetres(spacing_mm)} mm",
+            "is its spacing in millimetres?",
+        )
+
+
+def _millimetres(spacing_mm: Spacing) -> str:
+    return " x ".join(f"{step:.4g}" for step in spacing_mm)
 
 
 def resample_image(volume: NiftiVolume, spacing_mm: Spacing) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from secfed.errors import FileError
 Spacing = tuple[float, float, float]
 
 # A header may claim any size; more than this is no scan (a whole body at 0.5 mm has 1.3e9 voxels).
-_MOST_VOXELS = 2_000_000_000
+MOST_VOXELS = 2_000_000_000
 
 # Deflate expands at most 1032 times (zlib's technical notes), so a larger claim is refused before memory is taken.
 _DEFLATE_LIMIT = 1032
@@ -136,8 +136,8 @@ def _load(path: Path) -> Any:
 def _check_size(path: Path, stored: Any) -> None:
     shape = tuple(int(size) for size in stored.shape)
     voxels = int(np.prod(shape, dtype=object))
-    if not 0 < voxels <= _MOST_VOXELS:
-        raise FileError(path, f"has {voxels} voxels {shape}; 1 to {_MOST_VOXELS} are accepted")
+    if not 0 < voxels <= MOST_VOXELS:
+        raise FileError(path, f"has {voxels} voxels {shape}; 1 to {MOST_VOXELS} are accepted")
     claimed_bytes = voxels * stored.get_data_dtype().itemsize
     if claimed_bytes > _DEFLATE_LIMIT * path.stat().st_size:
         raise FileError(

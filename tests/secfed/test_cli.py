@@ -48,6 +48,8 @@ COMMANDS = [
     ("report",),
     ("predict",),
     ("data", "phantom"),
+    ("data", "inspect"),
+    ("data", "prepare"),
     ("audit", "verify"),
     ("audit", "attack"),
     ("site", "runs"),
