@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that torch's own docume
 from torch import Tensor
 
 # One voxel in numerator and denominator keeps the gradient of very small structures bounded.
-_SMOOTHING_VOXELS = 1.0
+SMOOTHING_VOXELS = 1.0
 
 
 def segmentation_loss(
@@ -99,5 +99,5 @@ def _dice_terms(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     reference = (labels[:, None] == classes[None, :, None]).to(predicted.dtype)
     overlap = (predicted * reference).sum(dim=2)
     reference_size = reference.sum(dim=2)
-    dice = (2 * overlap + _SMOOTHING_VOXELS) / (predicted.sum(dim=2) + reference_size + _SMOOTHING_VOXELS)
+    dice = (2 * overlap + SMOOTHING_VOXELS) / (predicted.sum(dim=2) + reference_size + SMOOTHING_VOXELS)
     return dice, reference_size

@@ -12,10 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from clients.loss import SMOOTHING_VOXELS
 from secfed.data.open_background import open_organs
-
-# One voxel in numerator and denominator, as in clients.loss.
-_SMOOTHING_VOXELS = 1.0
 
 
 def marginal_segmentation_loss(
@@ -81,4 +79,4 @@ def _foreground(logits: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _soft_dice(overlap: Tensor, predicted: Tensor, reference: Tensor) -> Tensor:
-    return (2 * overlap + _SMOOTHING_VOXELS) / (predicted + reference + _SMOOTHING_VOXELS)
+    return (2 * overlap + SMOOTHING_VOXELS) / (predicted + reference + SMOOTHING_VOXELS)

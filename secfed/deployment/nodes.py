@@ -68,7 +68,8 @@ def admit_nodes(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     folder = folder.resolve()
     home, log = home_of(folder), aggregator_log(folder)
     wanted = {name: (_digest(key), key) for name, key in _signed(folder).nodes}
-    known = {entry["site"]: entry for entry in _admitted(folder) if entry["node"] in _registered(home)}
+    registered = _registered(home)
+    known = {entry["site"]: entry for entry in _admitted(folder) if entry["node"] in registered}
     added, removed = [], []
     for name, entry in sorted(known.items()):
         if wanted.get(name, ("",))[0] != entry["key"]:

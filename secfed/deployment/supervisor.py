@@ -122,7 +122,8 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
 
     def _last_lines(self, service: Service, count: int = 12) -> str:
-        text = (self._logs / f"{service.name}.log").read_text(encoding="utf-8", errors="replace")
+        log = self._logs / f"{service.name}.log"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         return "\n".join(text.splitlines()[-count:])
 
     def _look_after(self, service: Service) -> None:
@@ -144,7 +145,11 @@ class Supervisor:
     @staticmethod
     def _turn_over(log: Path) -> None:
         """The child goes on writing to the same file, at its new end."""
-        if log.stat().st_size <= MOST_LOG_BYTES:
+        try:
+            if log.stat().st_size <= MOST_LOG_BYTES:
+                return
+        except FileNotFoundError:
+            # Somebody moved it away; the child writes on to the moved file until it is started again.
             return
         try:
             shutil.copyfile(log, log.with_name(log.name + OLDER))

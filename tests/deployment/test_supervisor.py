@@ -161,3 +161,14 @@ def test_a_log_is_turned_over_while_its_service_writes_on(tmp_path, monkeypatch)
     thread.join()
     assert log.read_bytes().startswith(b"line ")
     assert older.read_bytes().startswith(b"line 00000")
+
+
+def test_a_log_that_somebody_moved_away_ends_nothing(tmp_path):
+    made, thread = running(tmp_path, [service("one", SLEEP)])
+    (tmp_path / "logs" / "one.log").rename(tmp_path / "moved")
+    first = made.pids["one"]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: made.pids.get("one", first) != first)
+    made.stop()
+    thread.join()
+    assert (tmp_path / "logs" / "one.log").exists()
