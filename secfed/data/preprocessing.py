@@ -30,6 +30,9 @@ PREPROCESSING_VERSION = 1
 
 _SAME_SPACING_MM = 1e-3
 
+# No body and no scanner is longer; a header that says more has another unit, or a damaged bit.
+_LARGEST_EXTENT_MM = 10_000.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedCase:
@@ -157,8 +160,16 @@ def read_case(case: Case, *, data_set: DataSet, label_map: LabelMap, config: Pre
 
 
 def _check_prepared_size(path: Path, scan: NiftiVolume, spacing_mm: Spacing) -> None:
-    """A header that gives micrometres as millimetres must not become a volume of terabytes."""
-    sizes = np.array(scan.voxels.shape) * np.array(scan.spacing_mm) / np.array(spacing_mm)
+    """A header that gives micrometres as millimetres must not become a volume of all the memory there is."""
+    extents_mm = np.array(scan.voxels.shape) * np.array(scan.spacing_mm)
+    if not extents_mm.max() <= _LARGEST_EXTENT_MM:
+        raise FileError(
+            path,
+            f"its {scan.voxels.shape} voxels of {_millimetres(scan.spacing_mm)} mm are {extents_mm.max() / 1000:.4g} m "
+            f"long; {_LARGEST_EXTENT_MM / 1000:g} m are accepted",
+            "is its spacing in millimetres?",
+        )
+    sizes = extents_mm / np.array(spacing_mm)
     if not float(np.maximum(1, np.rint(sizes)).prod()) <= MOST_VOXELS:
         raise FileError(
             path,

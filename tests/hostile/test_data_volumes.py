@@ -191,3 +191,21 @@ def test_a_missing_image_is_named_before_the_cache_is_touched(tmp_path: Path):
     case = Case(patient="p", image=tmp_path / "gone.nii", label=None, modality=Modality.CT)
     with pytest.raises(DataError, match=r"gone\.nii: no such file"):
         prepare(case, data_set=DATA_SET, label_map=ORGANS, config=PreprocessingConfig(), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("affine", "message"),
+    [
+        (np.diag([1e9, 5, 5, 1]), r"6e\+06 m long; 10 m are accepted"),
+        (np.diag([5.0, 5, 1500, 1]), r"12 m long; 10 m are accepted"),
+        (np.diag([1600.0, 1400, 1200, 1]), "would become more than 2000000000 of"),
+    ],
+)
+def test_spacing_that_no_scan_has(tmp_path: Path, affine: np.ndarray, message: str):
+    """Before any voxel is resampled: a single voxel of 1000 km would become gigabytes."""
+    (tmp_path / "image.nii").write_bytes(volume_bytes(affine=affine))
+    case = Case(patient="p", image=tmp_path / "image.nii", label=None, modality=Modality.CT)
+    fine = PreprocessingConfig(spacing_mm=(5.0, 5.0, 5.0))
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(case, data_set=DATA_SET, label_map=ORGANS, config=fine, cache=tmp_path / "cache")
+    assert "is its spacing in millimetres?" in str(caught.value)
