@@ -189,6 +189,14 @@ def preflight(
         Path | None,
         typer.Option("--site", metavar="FOLDER", help="Ask this site's site.toml whether it would take part."),
     ] = None,
+    roster: Annotated[
+        Path | None,
+        typer.Option(
+            "--roster",
+            metavar="FOLDER",
+            help="A deployed run: its sites are the members in this folder of a site or of the aggregator.",
+        ),
+    ] = None,
     clients: Annotated[
         int | None, typer.Option("--clients", min=1, help="Show the range for another largest number of sites, too.")
     ] = None,
@@ -202,18 +210,21 @@ def preflight(
 ) -> None:
     """Say what a run needs before anything runs: range, bytes, quorum, time, and who would refuse.
 
-    It reads the configuration and no scan. Exit code 0: ready. 2: the configuration would be refused. 5: the site's
-    policy would refuse. 6: a run in miniature failed.
+    It reads the configuration and no scan. A plan without [[sites]] is that of a deployed run: its sites are the
+    members of the roster in the folder of --site, or of --roster.
+
+    Exit code 0: ready. 2: the configuration would be refused. 5: the site's policy would refuse. 6: a run in miniature
+    failed.
 
     Example: secfed preflight my-study.toml --site /srv/secfed/ct-a
     """
-    from secfed.config import load_run_config
     from secfed.preflight.check import check
+    from secfed.preflight.members import run_to_look_at
     from secfed.preflight.page import print_preflight
 
-    config = load_run_config(config_file)
+    run = run_to_look_at(config_file, site=site, roster=roster)
     with Console(stderr=True, quiet=as_json).status("Measuring and rehearsing"):
-        found = check(config, clients=clients, noise_tail=noise_tail, site_folder=site, measure=measure)
+        found = check(run, clients=clients, noise_tail=noise_tail, site_folder=site, measure=measure)
     if as_json:
         print_json({"config": str(config_file), **found.as_dict()})
     else:

@@ -379,7 +379,7 @@ def load_run_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: the file is missing or is no TOML, or a key or value is not accepted.
     """
-    config = parse_run_config(_tree_of(path), origin=str(path))
+    config = parse_run_config(toml_tree(path), origin=str(path))
 
     def absolute(source: Source) -> Source:
         if source.folder is None:
@@ -402,7 +402,7 @@ def load_training_plan(path: Path) -> TrainingPlan:
     Raises:
         ConfigError: as `load_run_config`.
     """
-    tree = _tree_of(path)
+    tree = toml_tree(path)
     if "sites" in tree:
         return parse_run_config(tree, origin=str(path)).plan()
     try:
@@ -411,7 +411,8 @@ def load_training_plan(path: Path) -> TrainingPlan:
         raise ConfigError(describe_validation_error(error, TrainingPlan, origin=str(path))) from None
 
 
-def _tree_of(path: Path) -> dict[str, Any]:
+def toml_tree(path: Path) -> dict[str, Any]:
+    """What a TOML file holds; raises ConfigError, with the path, where it is missing or no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

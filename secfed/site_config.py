@@ -152,7 +152,7 @@ class SiteFile(Table):
     there all parties stop together, and what goes on afterwards is a new session with new keys.
 
     `consortium` and `superlink`, as "fl.example.org:443", say whom a deployed site belongs to and calls; `reviewer` is
-    the public key of who approves the code that this site runs (clients.approvals).
+    the public key of who approves the code that this site runs (secfed.provisioning.approvals).
     """
 
     name: SiteName

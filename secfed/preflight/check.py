@@ -14,6 +14,7 @@ from secfed.errors import ConfigError, PolicyRefusal
 from secfed.experiment.checks import class_weights_problem, require_known_phantoms
 from secfed.network import initial_vector
 from secfed.preflight.encryption import Encryption, EncryptionTime, encryption_of, time_encryption
+from secfed.preflight.members import RunToLookAt
 from secfed.preflight.privacy import PrivacyPrice, price_of, statement
 from secfed.preflight.quorum import Quorum, quorum_of
 from secfed.preflight.timing import MaskingTime, TrainingTime, time_masking, time_training
@@ -96,13 +97,14 @@ REFERENCES_ALONE = (
 
 
 def check(
-    config: RunConfig, *, clients: int | None, noise_tail: int, site_folder: Path | None, measure: bool
+    run: RunToLookAt, *, clients: int | None, noise_tail: int, site_folder: Path | None, measure: bool
 ) -> Preflight:
     """Look at a run from all sides; `clients` asks for a second range analysis, `measure` for times.
 
     Raises:
         ConfigError: the network cannot be built, range or noise are impossible, or the site's file cannot be used.
     """
+    config = run.config
     require_known_phantoms(config)
     references_alone = () if config.federated else (REFERENCES_ALONE,)
     config = config.model_copy(update={"federated": True})
@@ -115,7 +117,7 @@ def check(
     asked = None if clients is None else value_range(layout, config, max_clients=clients, noise_tail=noise_tail)
     quorum = quorum_of(config)
     site = None if site_file is None else site_verdict(site_file, config, layout, quorum, price)
-    refusals = plan_refusals(config, layout, quorum, classes=classes, of_every_site=site is None)
+    refusals = plan_refusals(config, layout, quorum, classes=classes, of_every_site=site is None and not run.deployed)
     encryption = None
     if config.protection.mode == "encrypted":
         try:

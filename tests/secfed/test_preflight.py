@@ -12,6 +12,7 @@ import tomli_w
 from command_line import call
 from hypothesis import given
 from hypothesis import strategies as st
+from provisioned import NAMES, make_place
 from small_federation import config, journal, provision, train, tree
 
 from privacy.errors import RangeError
@@ -33,6 +34,7 @@ from secfed.preflight.rehearsal import rehearse
 from secfed.preflight.timing import time_masking, time_training
 from secfed.preflight.value_range import value_range
 from secfed.protected_vector import vector_format
+from secfed.provisioning.consortium import sign_next
 from secfed.site_config import SiteData, SiteFile, SitePolicy, save_site_file
 
 DEMO = Path(cli.__file__).parent / "configs" / "demo.toml"
@@ -659,3 +661,60 @@ def test_a_run_of_references_alone_is_told_what_a_federation_would_need(tmp_path
     code, out, _ = preflight(write(tmp_path, federated=False, references=["centralised"]))
     assert code == 0
     assert "trains its references alone" in " ".join(out.split())
+
+
+# A deployed run
+
+
+@pytest.fixture
+def members(tmp_path):
+    """A consortium's folders, its first version accepted by everybody."""
+    place = make_place(tmp_path)
+    release = sign_next(place.consortium, requests=place.requests, server_request=place.aggregator / "server.csr")
+    for folder in (*map(place.site, NAMES), place.aggregator):
+        place.accept(folder, release.folder)
+    return place
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    path = tmp_path / "plan.toml"
+    own = {name: value for name, value in tree(Path("nowhere")).items() if name in TrainingPlan.model_fields}
+    path.write_text(tomli_w.dumps(own))
+    return path
+
+
+@pytest.mark.parametrize("option", ["--site", "--roster"])
+def test_a_plan_without_sites_is_looked_at_for_the_members_of_the_roster(preflight, members, plan_file, option):
+    folder = members.site("ct-a") if option == "--site" else members.aggregator
+    code, out, err = preflight(plan_file, option, folder, "--json")
+    said = json.loads(out)
+    assert (code, err, said["refusals"]) == (0, "", [])
+    assert said["sites"] == 3
+    assert said["bytes"]["per_site"]["run"]["up_bytes"] > 0
+    if option == "--site":
+        assert (said["site"]["in_run"], said["site"]["takes_part"]) == (True, True)
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_the_members_of_a_roster_stand_for_the_sites_of_a_whole_configuration(preflight, members, tmp_path):
+    path = write(tmp_path, sites=sites(7))
+    assert json.loads(preflight(path, "--roster", members.aggregator, "--json")[1])["sites"] == 3
+    assert json.loads(preflight(path, "--site", members.site("ct-a"), "--json")[1])["sites"] == 7
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_what_only_a_deployed_run_refuses_is_refused(preflight, members, plan_file):
+    plan_file.write_text(plan_file.read_text().replace("[federation]", '[federation]\nnormalisation = "fednorm"'))
+    code, _, err = preflight(plan_file, "--roster", members.aggregator)
+    assert code == 2
+    assert "cannot be known before a deployed run" in err
+
+
+def test_a_plan_without_sites_and_without_a_roster_says_what_is_missing(preflight, plan_file, tmp_path):
+    code, _, err = preflight(plan_file)
+    assert code == 2
+    assert "--roster FOLDER, or --site FOLDER" in err
+    code, _, err = preflight(plan_file, "--roster", tmp_path / "nowhere")
+    assert code == 2
+    assert "secfed provision check" in err
