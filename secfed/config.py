@@ -141,11 +141,12 @@ class ModelConfig(Table):
         """Slices that the network sees at once, as channels; the one in the middle is labelled."""
         return 1 + 2 * self.context_slices
 
-    def dimensions_label(self) -> str:
-        """As pages name it: "2D", "3D", or "2.5D, 2 slices on each side"."""
+    def label(self) -> str:
+        """As pages name it: "unet in 2D", or "unet in 2.5D, 2 slices on each side"."""
         if not self.context_slices:
-            return f"{self.dimensions}D"
-        return f"2.5D, {self.context_slices} slice{'s' if self.context_slices > 1 else ''} on each side"
+            return f"{self.architecture} in {self.dimensions}D"
+        several = "s" if self.context_slices > 1 else ""
+        return f"{self.architecture} in 2.5D, {self.context_slices} slice{several} on each side"
 
 
 class TrainingConfig(Table):
