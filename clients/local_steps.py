@@ -155,14 +155,16 @@ def _batches(
     generator: np.random.Generator,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Images (B, 1, *patch) and labels (B, *patch), int64, on the device, and whether background is open somewhere."""
+    """Images (B, C, *patch) and labels (B, *patch), int64, on the device, and whether background is open somewhere."""
     slots = generator.permutation(np.repeat(np.arange(len(samplers)), samples))
     for batch in np.array_split(slots, steps):
         images, labels = zip(*(samplers[index].draw(generator) for index in batch), strict=True)
         stacked = np.stack(labels)
         # Asked before the copy, because an answer from the device would have to be waited for.
         partial = bool((stacked < 0).any())
-        yield _to_device(np.stack(images)[:, None], device), _to_device(stacked, device).long(), partial
+        # One channel, or with context slices as many as there are slices in a stack.
+        channels = np.stack(images).reshape(len(images), -1, *stacked.shape[1:])
+        yield _to_device(channels, device), _to_device(stacked, device).long(), partial
 
 
 def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:

@@ -114,7 +114,7 @@ def train_one_round(
     if not sites or len(set(sites)) < len(sites):
         raise ValueError(f"give at least one source, and every site once, got {sites}")
     streams = _Streams.derive(plan.seed, sites, server_round)
-    samplers = tuple(_sampler(source, plan.training) for source in sources)
+    samplers = tuple(_sampler(source, plan.training, context_slices=plan.model.context_slices) for source in sources)
     # Dropout and the network's own initialisation draw from torch's global generators, which are left as they were.
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), flushed_denormals():
@@ -213,7 +213,12 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _sampler(source: TrainingSource, training: TrainingConfig) -> PatchSampler:
+def _sampler(source: TrainingSource, training: TrainingConfig, *, context_slices: int = 0) -> PatchSampler:
     if not source.cases:
         raise DataError(f"{source.site}: there are no cases to train on")
-    return PatchSampler(source.cases, patch_size=training.patch_size, foreground_prob=training.foreground_prob)
+    return PatchSampler(
+        source.cases,
+        patch_size=training.patch_size,
+        foreground_prob=training.foreground_prob,
+        context_slices=context_slices,
+    )

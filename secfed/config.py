@@ -13,7 +13,14 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from secfed.augmentation_config import COUPLING, AugmentationConfig
 from secfed.config_table import Decay, Positive, PositiveInt, Probability, Table
@@ -30,6 +37,9 @@ TaskName = Literal["abdomen", "whole_heart"]
 ModelHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
 Source = typing.TypeVar("Source", bound="DataSource")
+
+MAX_CONTEXT_SLICES = 8
+"""Of slices 5 mm apart, 4 cm to each side: what lies further away says little about a slice."""
 
 
 class PhantomSource(Table):
@@ -89,10 +99,15 @@ class PreprocessingConfig(Table):
 
 
 class ModelConfig(Table):
-    """A MONAI U-Net. `channels` counts features per level; each level below the first halves the grid."""
+    """A MONAI U-Net. `channels` counts features per level; each level below the first halves the grid.
+
+    With `context_slices` a network in two dimensions sees so many neighbours of its slice on each side, too, as further
+    input channels from below to above, and labels the slice in the middle ("2.5D").
+    """
 
     architecture: Literal["unet", "basic_unet"] = "unet"
     dimensions: Literal[2, 3] = 2
+    context_slices: Annotated[int, Field(ge=0, le=MAX_CONTEXT_SLICES)] = 0
     channels: tuple[PositiveInt, ...] = (16, 32, 64, 128)
     residual_units: Annotated[int, Field(ge=0)] = 1
     normalisation: Literal["instance", "group", "batch"] = "instance"
@@ -103,6 +118,35 @@ class ModelConfig(Table):
         if len(self.channels) < 2:
             raise ValueError(f"channels needs at least two levels, got {list(self.channels)}")
         return self
+
+    @model_validator(mode="after")
+    def _context(self) -> Self:
+        if self.context_slices and self.dimensions != 2:
+            raise ValueError(
+                f"context_slices = {self.context_slices} is for dimensions = 2, and with dimensions = "
+                f"{self.dimensions} patches hold the neighbouring slices anyway: set context_slices to 0"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Digests of plans without context are those of releases that had no such key, which read such plans, too.
+        told: dict[str, Any] = handler(self)
+        if not self.context_slices:
+            told.pop("context_slices", None)
+        return told
+
+    @property
+    def in_channels(self) -> int:
+        """Slices that the network sees at once, as channels; the one in the middle is labelled."""
+        return 1 + 2 * self.context_slices
+
+    def label(self) -> str:
+        """As pages name it: "unet in 2D", or "unet in 2.5D, 2 slices on each side"."""
+        if not self.context_slices:
+            return f"{self.architecture} in {self.dimensions}D"
+        several = "s" if self.context_slices > 1 else ""
+        return f"{self.architecture} in 2.5D, {self.context_slices} slice{several} on each side"
 
 
 class TrainingConfig(Table):
@@ -270,6 +314,12 @@ class TrainingPlan(Table):
             raise ValueError(
                 f"training.patch_size has {len(self.training.patch_size)} entries, "
                 f"but model.dimensions = {self.model.dimensions}"
+            )
+        if self.model.context_slices and "slaug" in self.augmentation.methods:
+            raise ValueError(
+                f"augmentation.method: 'slaug' changes every class by itself, and with model.context_slices = "
+                f"{self.model.context_slices} the classes of the middle slice alone are known: use another method, as "
+                "'bezier', or set model.context_slices to 0"
             )
         if self.federation.normalisation == "silobn" and self.model.normalisation != "batch":
             raise ValueError(

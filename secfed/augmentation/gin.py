@@ -8,11 +8,14 @@ scaling, and a leaky ReLU after every layer but the last. One kernel size per la
 
 With the paper's settings the receptive field is at most 9, and g is pointwise in 1 of 16 calls. The norm is kept, the
 mean is not. Shifts have unit scale, so images are expected in about unit scale (z-score or [0, 1]).
+Where the channels are slices of one image, g is a network of one channel, which every slice passes alone; blend and
+norm are those of all slices together, so that a tissue looks alike in all of them.
 It changes appearance only; it protects nobody's privacy.
 """
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
@@ -47,9 +50,12 @@ class GinParameters:
         )
 
 
-def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Tensor:
+def gin(
+    images: Tensor, *, config: GinConfig, generator: torch.Generator, drawn_channels: Literal[1] | None = None
+) -> Tensor:
     """Augmented images (B, C, *spatial), 2D or 3D, in the dtype given; the input is left as it was.
 
+    Networks are drawn for the images' channels, or with `drawn_channels = 1` for one, where channels are slices.
     Computed in float32 (float64 for float64 images), inside autocast too. Images that are not chosen
     (`config.probability`) come back bit for bit.
 
@@ -59,7 +65,7 @@ def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Ten
     require_batch(images, generator)
     if config.probability == 0 or images.shape[0] == 0:
         return images.clone()
-    parameters = draw_gin_parameters(images, config=config, generator=generator)
+    parameters = draw_gin_parameters(images[:, :drawn_channels], config=config, generator=generator)
     if images.device.type != "cpu":
         # Choosing images by index would make the host wait for the device, so all of them are computed there.
         return apply_gin(images, parameters, negative_slope=config.negative_slope)
@@ -117,17 +123,20 @@ def mask_kernel(weight: Tensor, size: Tensor) -> Tensor:
 
 @torch.no_grad()
 def apply_gin(images: Tensor, parameters: GinParameters, *, negative_slope: float) -> Tensor:
-    """Pass every image (B, C, *spatial) through its own network: one grouped convolution per layer for the batch."""
+    """Pass every image (B, C, *spatial) through its own network: one grouped convolution per layer for the batch.
+
+    A network of one channel is passed by each of the C channels alone.
+    """
     batch, channels, *spatial = images.shape
+    passes = channels // parameters.weights[0].shape[2]
     convolve = {2: F.conv2d, 3: F.conv3d}[len(spatial)]
     with torch.autocast(images.device.type, enabled=False):
         clean = images.to(compute_dtype(images))
         hidden = clean.reshape(1, batch * channels, *spatial)
         last = len(parameters.weights) - 1
         for layer, (weight, shift) in enumerate(zip(parameters.weights, parameters.shifts, strict=True)):
-            hidden = convolve(
-                hidden, weight.flatten(0, 1), shift.flatten(), padding=weight.shape[-1] // 2, groups=batch
-            )
+            kernels, shifts = (drawn.repeat_interleave(passes, dim=0).flatten(0, 1) for drawn in (weight, shift))
+            hidden = convolve(hidden, kernels, shifts, padding=weight.shape[-1] // 2, groups=batch * passes)
             if layer < last:
                 hidden = F.leaky_relu(hidden, negative_slope)
         per_image = (batch, *[1] * (images.ndim - 1))

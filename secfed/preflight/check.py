@@ -75,6 +75,7 @@ class Preflight:
             "protection": self.config.protection.mode,
             "sites": len(self.config.sites),
             "rounds": self.config.federation.rounds,
+            "network": self.config.model.label(),
             "parameters": self.num_parameters,
             "range": self.value_range.as_dict(),
             "range_asked": optional(self.value_range_asked),

@@ -26,7 +26,7 @@ def print_preflight(found: Preflight, console: Console) -> None:
     config = found.config
     console.print(
         f"[bold]{config.name}[/]: {len(config.sites)} sites, {config.federation.rounds} rounds, "
-        f"{found.num_parameters:,} parameters, protection {config.protection.mode}",
+        f"{found.num_parameters:,} parameters ({config.model.label()}), protection {config.protection.mode}",
         highlight=False,
     )
     _range(found.value_range, console, title="Range")

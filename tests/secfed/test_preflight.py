@@ -606,8 +606,9 @@ def test_the_json_object_has_its_keys_and_nothing_is_left_behind(preflight, monk
     assert set(said) == {
         *("config", "name", "ready", "exit_code", "refusals", "warnings", "protection", "sites", "rounds"),
         *("parameters", "range", "range_asked", "bytes", "quorum", "masking", "training", "privacy", "site"),
-        *("encryption", "encrypting", "trust"),
+        *("encryption", "encrypting", "trust", "network"),
     }
+    assert said["network"] == "unet in 2D"
     assert said["encryption"] is said["encrypting"] is None
     assert said["masking"] is said["training"] is said["site"] is said["range_asked"] is None
     assert said["ready"] is True
