@@ -50,6 +50,9 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
                     folder=data_folder(run, source).resolve(),
                     cache=(run.path / "cache").resolve(),
                     modality=source.modality,
+                    layout=source.layout,
+                    organs=source.organs,
+                    channel=source.channel,
                 )
                 for source in spec.participants[name]
             ),
