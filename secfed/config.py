@@ -437,6 +437,18 @@ def load_run_config(path: Path) -> RunConfig:
     )
 
 
+def load_sources(path: Path) -> tuple[SiteConfig | TestSetConfig, ...]:
+    """Sites and test sets of a run's file, with whole paths; none of a file that has the plan's tables alone.
+
+    Raises:
+        ConfigError: as `load_run_config`.
+    """
+    if "sites" not in _tree_of(path):
+        return ()
+    config = load_run_config(path)
+    return (*config.sites, *config.test)
+
+
 def load_training_plan(path: Path) -> TrainingPlan:
     """The plan in a TOML file, which may be a run's whole configuration or the plan's tables alone.
 

@@ -20,6 +20,7 @@ from secfed.data.readers import DataSet, modality_by_name
 from secfed.data.site_data import entry_of, read_site_data
 from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError
+from secfed.experiment.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class DataTask:
 
 def data_tasks(config: RunConfig, *, run_folder: Path) -> list[DataTask]:
     """Every data set of the run: sites first, then test sets."""
+    sources: tuple[SiteConfig | TestSetConfig, ...] = (*config.sites, *config.test)
     return [
         DataTask(
             name=source.name,
@@ -49,7 +51,7 @@ def data_tasks(config: RunConfig, *, run_folder: Path) -> list[DataTask]:
             is_test=isinstance(source, TestSetConfig),
             seed=phantom_seed(source, name=source.name, run_seed=config.seed),
         )
-        for source in (*config.sites, *config.test)
+        for source in sources
     ]
 
 
@@ -107,7 +109,7 @@ def prepare_data(
     """
     prepare_tasks(
         [(task, config) for task in data_tasks(config, run_folder=run_folder)],
-        cache=run_folder / "cache",
+        cache=RunFolder(run_folder).cache,
         workers=workers,
         on_volume=on_volume,
     )
@@ -163,7 +165,7 @@ def test_cases(config: RunConfig, *, run_folder: Path) -> list[tuple[str, Prepar
                         data_set=data_set,
                         label_map=LABEL_MAPS[config.task],
                         config=config.preprocessing,
-                        cache=run_folder / "cache",
+                        cache=RunFolder(run_folder).cache,
                     ),
                 )
             )

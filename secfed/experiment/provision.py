@@ -48,7 +48,7 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
                 SiteData(
                     name=source.name,
                     folder=data_folder(run, source).resolve(),
-                    cache=(run.path / "cache").resolve(),
+                    cache=run.cache.resolve(),
                     modality=source.modality,
                     layout=source.layout,
                     organs=source.organs,

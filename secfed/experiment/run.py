@@ -16,7 +16,9 @@ from aggregator.folder import read_journal
 from clients.books import HISTOGRAM, TIMINGS
 from secfed.aggregator_files import JOURNAL, VIEW
 from secfed.config import RunConfig
+from secfed.data.prepared_cache import open_cache
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
+from secfed.errors import ConfigError
 from secfed.experiment.checks import check_run
 from secfed.experiment.curves import curve_points
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
@@ -42,9 +44,18 @@ class Progress:
 
 
 def run_experiment(
-    config: RunConfig, *, out: Path, engine: EngineName, resume: bool, cores: int | None, progress: Progress
+    config: RunConfig,
+    *,
+    out: Path,
+    engine: EngineName,
+    resume: bool,
+    cores: int | None,
+    progress: Progress,
+    cache: Path | None = None,
 ) -> RunRecord:
     """Run everything that `config` asks for into the folder `out` and return what was written to its `run.json`.
+
+    With `cache`, preprocessed volumes are taken from there and kept there, and not in the run folder.
 
     Raises:
         SecfedError: any of its kinds; nothing of another run is overwritten, and the folder can be resumed.
@@ -52,8 +63,11 @@ def run_experiment(
     check_single_root()
     check_run(config)
     specs = job_specs(config)
+    if cache is not None:
+        _require_outside(cache, out)
+        open_cache(cache)
     with RunFolder(out) as run:
-        run.claim(config, resume=resume)
+        run.claim(config, resume=resume, cache=cache)
         if run.complete:
             return RunRecord.load(out)
         started = _remember_start(out)
@@ -65,6 +79,13 @@ def run_experiment(
         record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
         record.save(out)
         return record
+
+
+def _require_outside(cache: Path, out: Path) -> None:
+    if cache.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"--cache {cache}: lies in the run folder {out}, which has a cache of its own: name another, or none"
+        )
 
 
 def run_in_this_process(
