@@ -15,6 +15,7 @@ from rich.console import Console
 
 from secfed.aggregator_command import aggregator_app
 from secfed.command_line import JsonOption, print_json
+from secfed.convert_command import convert_command
 from secfed.data_command import data_app
 from secfed.errors import ConfigError, SecfedError
 from secfed.predict_command import predict_command
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Federated training of one CT and MRI segmentation model across hospitals, updates masked or encrypted.",
 )
+data_app.command("convert")(convert_command)
 app.add_typer(data_app, name="data")
 audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting whoever ran it.")
 app.add_typer(audit_app, name="audit")
