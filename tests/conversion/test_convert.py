@@ -142,7 +142,7 @@ def test_a_bad_series_is_named_and_the_others_are_converted(secfed, tmp_path):
     (source / "Train_Sets" / "MR" / "1" / "T2SPIR" / "Ground" / "IMG-0002-00002.png").unlink()
     code, said, _ = secfed("data", "convert", source, out)
     assert code == 3
-    assert "(ct_1 DICOM_anon): 1 slices are missing between i0002,0000b.dcm and this one" in said
+    assert "(ct_1 DICOM_anon): a slice is missing between i0002,0000b.dcm and this one" in said
     assert "(mr_1 T2SPIR/DICOM_anon): holds 2 masks, but there are 3 slices" in said
     assert "Converted: 4 series, 3 with a label" in said
     assert "2 series were left out" in said
@@ -184,7 +184,7 @@ def test_a_file_that_is_there_is_not_overwritten(secfed, tmp_path):
 def test_a_series_that_cannot_be_converted_leaves_nothing(secfed, tmp_path):
     write_series(tmp_path / "slices", [0, 5, 15])
     code, said, _ = secfed("data", "convert", tmp_path / "slices", tmp_path / "out" / "scan.nii.gz")
-    assert (code, "slices are missing" in said) == (3, True)
+    assert (code, "a slice is missing" in said) == (3, True)
     assert not (tmp_path / "out").exists()
 
 

@@ -142,9 +142,9 @@ def test_positions_that_were_rounded_to_tenths_are_even(tmp_path):
 @pytest.mark.parametrize(
     ("places", "file", "reason"),
     [
-        ([0, 5, 15, 20], "i0002", r"1 slices are missing between i0001,0000b\.dcm and this one: they are 10 mm apart"),
+        ([0, 5, 15, 20], "i0002", r"a slice is missing between i0001,0000b\.dcm and this one: they are 10 mm apart"),
         ([0, 5, 10, 25], "i0003", "2 slices are missing"),
-        ([0, 5, 15], "i0002", "1 slices are missing"),
+        ([0, 5, 15], "i0002", "a slice is missing"),
         ([0, 5, 10, 16], "i0003", "not evenly spaced: .* are 6 mm apart, others 5"),
         ([0, 5, 10, 5], "i0003", "lies where i0001"),
         ([0, 5, 5.001, 10], "i0002", "lies where i0001"),

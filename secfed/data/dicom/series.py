@@ -184,9 +184,10 @@ def _require_usual(one: DicomSlice, other: DicomSlice, gap: float, usual: float)
         raise FileError(other.path, f"lies where {one.path.name} lies{told}", _OWN_FOLDER)
     times = gap / usual
     if round(times) >= 2 and abs(gap - round(times) * usual) <= _ROUNDED_MM:
+        lost = "a slice is" if round(times) == 2 else f"{round(times) - 1} slices are"
         raise FileError(
             other.path,
-            f"{round(times) - 1} slices are missing between {between}: they are {gap:.4g} mm apart, others {usual:.4g}",
+            f"{lost} missing between {between}: they are {gap:.4g} mm apart, others {usual:.4g}",
             "copy the series again from its source",
         )
     if abs(gap - usual) > _ROUNDED_MM:
