@@ -15,6 +15,7 @@ from rich.console import Console
 
 from secfed.aggregator_command import aggregator_app
 from secfed.command_line import JsonOption, print_json
+from secfed.convert_command import convert_command
 from secfed.data_command import data_app
 from secfed.errors import ConfigError, SecfedError
 from secfed.predict_command import predict_command
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Federated training of one CT and MRI segmentation model across hospitals, updates masked or encrypted.",
 )
+data_app.command("convert")(convert_command)
 app.add_typer(data_app, name="data")
 audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting whoever ran it.")
 app.add_typer(audit_app, name="audit")
@@ -93,7 +95,7 @@ def demo(
         config = load_run_config(path)
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
-    _run(config, out=out, engine=engine, resume=resume, cores=cores, as_json=as_json)
+    _run(config, out=out, cache=None, engine=engine, resume=resume, cores=cores, as_json=as_json)
 
 
 @app.command("run")
@@ -101,6 +103,10 @@ def run_command(
     config_file: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run; see docs/configuration.md.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder to write; default: runs/NAME from the configuration.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="FOLDER", help="Prepared volumes, shared with other runs; default: in --out."),
     ] = None,
     engine: EngineOption = "in_process",
     resume: ResumeOption = False,
@@ -110,7 +116,8 @@ def run_command(
     """Train, test and report what a TOML file describes.
 
     Data, labels and the configuration are checked before any training starts. A run folder belongs to one
-    configuration; --resume goes on from the last finished round.
+    configuration; --resume goes on from the last finished round. With --cache, what `secfed data prepare` or another
+    run left there is not prepared again, and several runs may use it at once. It holds patient data in the clear.
 
     Example: secfed run my-study.toml --out runs/my-study
     """
@@ -120,6 +127,7 @@ def run_command(
     _run(
         config,
         out=out if out is not None else Path("runs") / config.name,
+        cache=cache,
         engine=engine,
         resume=resume,
         cores=cores,
@@ -512,7 +520,9 @@ def _governance(
     return build_governance_page(facts, out=out if out is not None else run_folders[0] / "governance.html")
 
 
-def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None, as_json: bool) -> None:
+def _run(
+    config: Any, *, out: Path, cache: Path | None, engine: str, resume: bool, cores: int | None, as_json: bool
+) -> None:
     from secfed.display import RunDisplay, summary
     from secfed.experiment.run import run_experiment
     from secfed.report import build_report
@@ -524,6 +534,7 @@ def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None
             record = run_experiment(
                 config,
                 out=out,
+                cache=cache,
                 engine="ray" if engine == "ray" else "in_process",
                 resume=resume,
                 cores=cores,

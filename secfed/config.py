@@ -41,6 +41,10 @@ Source = typing.TypeVar("Source", bound="DataSource")
 MAX_CONTEXT_SLICES = 8
 """Of slices 5 mm apart, 4 cm to each side: what lies further away says little about a slice."""
 
+# Keys of a `DataSource` that came later: digests hold them only where they are given, so that those of older
+# configurations stay what they were, and their run folders go on.
+_LATER_KEYS = ("layout", "organs", "channel")
+
 
 class PhantomSource(Table):
     """Cases to generate: `population` and `protocol` name entries of `secfed.data.phantom`.
@@ -57,16 +61,37 @@ class PhantomSource(Table):
 
 
 class DataSource(Table):
-    """Where scans come from: a `folder` (or table) that secfed.data.readers reads, or a `phantom`, made for the run."""
+    """Where scans come from: a `folder` (or table) that secfed.data.readers reads, or a `phantom`, made for the run.
+
+    How they are read is said as in a site's own entries (secfed.site_config.SiteData): `layout` is for a folder that
+    could be of two, `organs`, where given, are the only ones that count as drawn, `channel` is the one to read of scans
+    with several. Of a phantom `organs` alone makes sense: a site that has not drawn everything.
+    """
 
     folder: Path | None = None
     phantom: PhantomSource | None = None
+    layout: LayoutName | None = None
+    organs: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    channel: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.folder is None) == (self.phantom is None):
             raise ValueError("give exactly one of folder = 'PATH' or phantom = { ... }")
+        for key in ("layout", "channel"):
+            if self.phantom is not None and getattr(self, key) is not None:
+                raise ValueError(f"{key} = {getattr(self, key)!r} is for a folder: leave it out beside a phantom")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        return {key: value for key, value in tree.items() if key not in self.later_keys() or value is not None}
+
+    @classmethod
+    def later_keys(cls) -> tuple[str, ...]:
+        """Those that digests hold only where they are given."""
+        return _LATER_KEYS
 
 
 class SiteConfig(DataSource):
@@ -77,9 +102,18 @@ class SiteConfig(DataSource):
 
 
 class TestSetConfig(DataSource):
-    """Labelled cases that no site trains on; used for reporting only, never for a choice."""
+    """Labelled cases that no site trains on; used for reporting only, never for a choice.
+
+    It may mix modalities; `modality`, where given, is that of all its scans, instead of what the layout says.
+    """
 
     name: SiteName
+    modality: ModalityName | None = None
+
+    @classmethod
+    def later_keys(cls) -> tuple[str, ...]:
+        """Here the modality is one, too."""
+        return (*_LATER_KEYS, "modality")
 
 
 class PreprocessingConfig(Table):
@@ -444,6 +478,18 @@ def load_run_config(path: Path) -> RunConfig:
             "start_from": None if start is None else (path.parent / start.expanduser()).resolve(),
         }
     )
+
+
+def load_sources(path: Path) -> tuple[SiteConfig | TestSetConfig, ...]:
+    """Sites and test sets of a run's file, with whole paths; none of a file that has the plan's tables alone.
+
+    Raises:
+        ConfigError: as `load_run_config`.
+    """
+    if "sites" not in toml_tree(path):
+        return ()
+    config = load_run_config(path)
+    return (*config.sites, *config.test)
 
 
 def load_training_plan(path: Path) -> TrainingPlan:

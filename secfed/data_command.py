@@ -1,28 +1,18 @@
 """`secfed data`: generate scans, look at data sets, and prepare them. Each command calls one function and shows it."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from secfed.command_line import JsonOption, print_json, printable
-from secfed.config import LayoutName, PreprocessingConfig, TaskName, load_training_plan
+from secfed.command_line import JsonOption, print_json
+from secfed.config import LayoutName, PreprocessingConfig, TaskName, load_sources, load_training_plan
 from secfed.data.cases import Case, Modality
-from secfed.data.site_data import DataEntry, FolderEntry
+from secfed.data.site_data import DataEntry, FolderEntry, entry_of
 from secfed.errors import ConfigError, DataError
+from secfed.named_bar import named_bar
 from secfed.site_config import load_site_file
 
 if TYPE_CHECKING:
@@ -33,7 +23,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Make data, look at them, prep
 
 FoldersArgument = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="FOLDER...", help="Data sets, or CSV files of tables; instead of --site."),
+    typer.Argument(metavar="FOLDER...", help="Data sets, or CSV files of tables; without, --site or a run's --config."),
 ]
 SiteDataOption = Annotated[
     Path | None, typer.Option("--site", metavar="FOLDER", help="A site's folder: what its site.toml has in [[data]].")
@@ -41,7 +31,9 @@ SiteDataOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="A plan's or a run's TOML: its task and preprocessing. Default: ours."
+        "--config",
+        metavar="FILE",
+        help="A plan's or a run's TOML: its task and preprocessing; without FOLDER, a run's data sets. Default: ours.",
     ),
 ]
 LayoutOption = Annotated[
@@ -121,13 +113,13 @@ def data_inspect(
     from secfed.inspection.page import InspectionPage
     from secfed.inspection.terminal import print_inspection
 
-    entries = _entries(folders, site, layout=layout, modality=modality, organs=organs, channel=channel)
+    entries = _entries(folders, site, config, layout=layout, modality=modality, organs=organs, channel=channel)
     preprocessing, told = _plan(config, task)
     order = InspectionOrder(entries=entries, config=preprocessing, task=told, at_site=site is not None)
     page = None if html is None else InspectionPage(preprocessing)
     if html is not None and not html.parent.is_dir():
         raise ConfigError(f"--html {html}: there is no folder {html.parent}")
-    with _named_bar("Inspecting", quiet=as_json) as bar:
+    with named_bar("Inspecting", quiet=as_json) as bar:
 
         def done(found: "InspectedDataSet", case: Case, read: "ReadCase | None") -> None:
             if page is not None:
@@ -171,8 +163,9 @@ def data_prepare(
     """Fill the cache that training reads, so that the first round waits for no scan.
 
     What is there is taken as it is, so a stopped call goes on where it was, and a site that trains under the same plan
-    finds everything. Give the plan: other voxels, another task or other organs are other entries. A scan that cannot be
-    used is named, with what to do, and the rest goes on. The cache holds patient data in the clear.
+    finds everything, as does `secfed run CONFIG --cache FOLDER`. Give the plan: other voxels, another task or other
+    organs are other entries; of a run's TOML alone, its sites and test sets are prepared. A scan that cannot be used is
+    named, with what to do, and the rest goes on. The cache holds patient data in the clear.
 
     Exit code 0: all cases are in the cache. 2: an option is wrong. 3: a case cannot be used, or the cache not written.
 
@@ -181,7 +174,7 @@ def data_prepare(
     from secfed.preparation.prepare import CachedEntry, PreparationOrder, cpus_available, prepare_data
     from secfed.preparation.terminal import print_preparation
 
-    entries = _entries(folders, site, layout=layout, modality=modality, organs=organs, channel=channel)
+    entries = _entries(folders, site, config, layout=layout, modality=modality, organs=organs, channel=channel)
     preprocessing, told = _plan(config, task)
     if site is not None and cache is None:
         caches = [data.cache for data in load_site_file(site).data]
@@ -197,7 +190,7 @@ def data_prepare(
         at_site=site is not None,
     )
     try:
-        with _named_bar("Preparing", quiet=as_json) as bar:
+        with named_bar("Preparing", quiet=as_json) as bar:
             found = prepare_data(order, on_start=bar.start, on_case=bar.move)
     except KeyboardInterrupt:
         # Caught here, because Typer turns one that reaches it into a silent exit.
@@ -214,6 +207,7 @@ def data_prepare(
 def _entries(
     folders: Sequence[Path] | None,
     site: Path | None,
+    config: Path | None,
     *,
     layout: str | None,
     modality: Modality | None,
@@ -221,12 +215,21 @@ def _entries(
     channel: int | None,
 ) -> tuple[tuple[str, DataEntry], ...]:
     """Data sets with the names that they are shown by."""
-    if bool(folders) == (site is not None):
-        raise ConfigError("give data sets (FOLDER...) or --site FOLDER, one of the two")
-    if site is not None:
+    sources = load_sources(config) if config is not None and not folders and site is None else ()
+    if not sources and bool(folders) == (site is not None):
+        raise ConfigError(
+            "give data sets (FOLDER...) or --site FOLDER, one of the two; or neither, and the TOML of a run as --config"
+        )
+    if sources or site is not None:
         if any(option is not None for option in (layout, modality, organs, channel)):
-            raise ConfigError("--layout, --modality, --organs and --channel are for folders: a site's are in site.toml")
-        return tuple((data.name, data) for data in load_site_file(site).data)
+            told = "a site's are in site.toml" if site is not None else f"those of a run are in {config}"
+            raise ConfigError(f"--layout, --modality, --organs and --channel are for folders: {told}")
+        if site is not None:
+            return tuple((data.name, data) for data in load_site_file(site).data)
+        found = tuple((one.name, entry_of(one, one.folder)) for one in sources if one.folder is not None)
+        if not found:
+            raise ConfigError(f"{config}: all its data sets are phantoms, which a run makes for itself")
+        return found
     known = get_args(LayoutName)
     if layout is not None and layout not in known:
         raise ConfigError(f"--layout = '{layout}': known layouts are {', '.join(known)}")
@@ -262,31 +265,3 @@ def _plan(config: Path | None, task: str | None) -> tuple[PreprocessingConfig, s
     if task not in (None, plan.task):
         raise ConfigError(f"--task = '{task}', but the task of {config} is '{plan.task}'")
     return plan.preprocessing, plan.task
-
-
-@dataclass(frozen=True)
-class _NamedBar:
-    """A bar over cases that shows the name of the last one."""
-
-    bars: Progress
-    task: TaskID
-
-    def start(self, total: int) -> None:
-        self.bars.update(self.task, total=total)
-
-    def move(self, name: str) -> None:
-        self.bars.update(self.task, advance=1, note=printable(name))
-
-
-@contextmanager
-def _named_bar(title: str, *, quiet: bool) -> Iterator[_NamedBar]:
-    columns = (
-        TextColumn(title),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bars:
-        yield _NamedBar(bars, bars.add_task("", total=None, note=""))

@@ -29,6 +29,7 @@ from secfed.config import RunConfig
 from secfed.experiment.plans import JobSpec
 from secfed.experiment.run import Progress as RunProgress
 from secfed.experiment.scheduler import JobProgress
+from secfed.report import never_drawn
 from secfed.report.headline import passes_sentence
 from secfed.report.trust import METRICS_FROM_BOOKS, NOT_PRIVATE, cohort_warning
 from secfed.results import JobRecord, RunRecord
@@ -89,6 +90,7 @@ class RunDisplay:
             volume_done=self._volume_done,
             jobs_started=self._jobs_started,
             job_moved=self._job_moved,
+            organs_never_drawn=self._organs_never_drawn,
         )
 
     def status(self, text: str) -> None:
@@ -102,6 +104,11 @@ class RunDisplay:
     def _volume_done(self, name: str) -> None:
         if self._data is not None:
             self._bars.update(self._data, advance=1, note=name)
+
+    def _organs_never_drawn(self, organs: tuple[str, ...]) -> None:
+        if not self._bars.disable:
+            line = f"warning: {never_drawn.warning(organs)}"
+            self._bars.console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def _jobs_started(self, specs: list[JobSpec]) -> None:
         if self._data is not None:
@@ -138,6 +145,7 @@ class Summary:
     small_cohort: str | None
     equal_passes: bool
     privacy: str
+    never_drawn: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -149,6 +157,7 @@ class Summary:
             "protection_share_of_time": self.protection_share,
             "small_cohort": self.small_cohort,
             "privacy": self.privacy,
+            "never_drawn": list(self.never_drawn),
             "seconds": self.record.provenance.seconds_total,
         }
 
@@ -188,6 +197,8 @@ class Summary:
             work = "Encryption" if self.protection == "encrypted" else "Masking"
             share = f"{100 * self.protection_share:.1f} %"
             console.print(f"{work} took {share} of the federated job's time.", highlight=False)
+        if self.never_drawn:
+            console.print(never_drawn.warning(self.never_drawn), style="yellow", highlight=False, soft_wrap=True)
         if self.small_cohort is not None:
             console.print(self.small_cohort, style="yellow", highlight=False)
         if self.protection == "encrypted":
@@ -226,6 +237,7 @@ def summary(record: RunRecord) -> Summary:
         small_cohort=None if federated is None else cohort_warning(protection, federated.survivors_min or 2),
         equal_passes=passes_sentence(record)[1],
         privacy=_privacy(federated, protection),
+        never_drawn=never_drawn.of_whole_run(record),
     )
 
 

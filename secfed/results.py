@@ -112,7 +112,8 @@ class JobRecord:
     sent to the cohort and waited for) cover all sites and rounds together. `samples_seen` and `passes` (over the
     party's own training data) are per participating party. `model_hash` is the hex SHA-256 of the final parameters.
     `survivors_min` is the smallest number of sites in any round's sum, None without rounds. `privacy` is None where
-    patients were not even clipped.
+    patients were not even clipped. `never_drawn` are the organs of the task that no training case of the job has drawn,
+    so that its model cannot have learned them.
     """
 
     model: str
@@ -131,6 +132,7 @@ class JobRecord:
     model_hash: str
     survivors_min: int | None = None
     privacy: PrivacyRecord | None = None
+    never_drawn: tuple[str, ...] = ()
 
     def protection_share(self) -> float | None:
         """Protection work per wall time, None without time; above 1 is possible where sites work side by side."""

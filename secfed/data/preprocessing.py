@@ -30,6 +30,9 @@ PREPROCESSING_VERSION = 1
 
 _SAME_SPACING_MM = 1e-3
 
+# How many voxels are normalised at a time: 8 MB of float64.
+_PART_VOXELS = 2**20
+
 # No body and no scanner is longer; a header that says more has another unit, or a damaged bit.
 _LARGEST_EXTENT_MM = 10_000.0
 
@@ -198,6 +201,9 @@ def normalise(
 ) -> NDArray[np.float32]:
     """Clip to the CT window or the MRI percentiles, then to zero mean and unit variance over the volume.
 
+    The result is (clipped - mean) / deviation in float64, rounded once, bit for bit; but beside the image only one
+    volume of float32 is ever held.
+
     Raises:
         DataError: nothing is left to see after clipping; the message names `source`.
     """
@@ -205,14 +211,35 @@ def normalise(
     if modality is Modality.MR:
         low, high = (float(value) for value in np.percentile(image, config.mr_percentiles))
     clipped = np.clip(image, low, high)
-    deviation = float(clipped.std(dtype=np.float64))
+    # In the order in which the voxels lie, whatever the order of the axes: as numpy sums them.
+    flat = clipped.ravel(order="K")
+    mean = clipped.mean(dtype=np.float64)
+    deviation = float(np.sqrt(_squared_distances(flat, mean) / flat.size))
     if not deviation > 0:
         raise FileError(
             source,
             f"every voxel is the same after clipping to [{low:g}, {high:g}] as {modality}",
             "is the modality right?",
         )
-    return np.asarray((clipped - clipped.mean(dtype=np.float64)) / deviation, dtype=np.float32)
+    for start in range(0, flat.size, _PART_VOXELS):
+        part = flat[start : start + _PART_VOXELS]
+        part[:] = (part - mean) / deviation
+    return clipped
+
+
+def _squared_distances(values: NDArray[np.float32], mean: np.float64) -> np.float64:
+    """The sum of (values - mean)**2 in float64, added in the order of numpy's sum over all of them, part by part.
+
+    numpy halves an array, at a multiple of 8, down to short blocks ("pairwise summation"); the same halves here, down
+    to parts that it sums itself, give the bits of `np.std` without its whole volume of float64.
+    """
+    if values.size <= _PART_VOXELS:
+        distances = values - mean
+        np.multiply(distances, distances, out=distances)
+        return np.float64(distances.sum())
+    half = values.size // 2
+    half -= half % 8
+    return _squared_distances(values[:half], mean) + _squared_distances(values[half:], mean)
 
 
 def same_spacing(spacing_mm: Spacing, other_mm: Spacing) -> bool:

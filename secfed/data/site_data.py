@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from secfed.config import LayoutName, ModalityName
+from secfed.config import LayoutName, ModalityName, SiteConfig, TestSetConfig
 from secfed.data.cases import ABDOMEN, LABEL_MAPS, LabelMap, Modality
 from secfed.data.labels import organ_named
 from secfed.data.readers import DataSet, read_data_set
@@ -43,6 +43,17 @@ class FolderEntry:
     layout: LayoutName | None = None
     organs: tuple[str, ...] | None = None
     channel: int | None = None
+
+
+def entry_of(source: SiteConfig | TestSetConfig, folder: Path) -> FolderEntry:
+    """What a run's configuration says of a site's scans, or of a test set's, which lie in `folder`."""
+    return FolderEntry(
+        folder=folder,
+        modality=source.modality,
+        layout=source.layout,
+        organs=source.organs,
+        channel=source.channel,
+    )
 
 
 def read_site_data(data: DataEntry) -> DataSet:

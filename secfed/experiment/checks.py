@@ -21,7 +21,8 @@ def require_known_phantoms(config: RunConfig) -> None:
     for site in config.sites:
         _require_known(site, f"site '{site.name}'", modality=Modality(site.modality), task=config.task)
     for test in config.test:
-        _require_known(test, f"test set '{test.name}'", modality=None, task=config.task)
+        modality = None if test.modality is None else Modality(test.modality)
+        _require_known(test, f"test set '{test.name}'", modality=modality, task=config.task)
 
 
 def _require_known(source: DataSource, whose: str, *, modality: Modality | None, task: str) -> None:

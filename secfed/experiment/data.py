@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-from secfed.config import DataSource, PreprocessingConfig, RunConfig, TrainingPlan
+from secfed.config import DataSource, PreprocessingConfig, RunConfig, SiteConfig, TestSetConfig, TrainingPlan
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
-from secfed.data.readers import DataSet, modality_by_name, read_data_set
+from secfed.data.readers import DataSet, modality_by_name
+from secfed.data.site_data import entry_of, read_site_data
 from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError
+from secfed.experiment.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,27 +28,30 @@ class DataTask:
     """One data set of a run. `modality` is None for a test set that may mix both."""
 
     name: str
-    source: DataSource
+    source: SiteConfig | TestSetConfig
     folder: Path
     modality: Modality | None
     is_test: bool
     seed: int
 
+    def read(self) -> DataSet:
+        """The data set as the configuration says that it is to be read; raises DataError where it cannot be."""
+        return read_site_data(entry_of(self.source, self.folder))
+
 
 def data_tasks(config: RunConfig, *, run_folder: Path) -> list[DataTask]:
     """Every data set of the run: sites first, then test sets."""
-    sites = [(site, site.name, Modality(site.modality), False) for site in config.sites]
-    tests = [(test, test.name, None, True) for test in config.test]
+    sources: tuple[SiteConfig | TestSetConfig, ...] = (*config.sites, *config.test)
     return [
         DataTask(
-            name=name,
+            name=source.name,
             source=source,
-            folder=source.folder if source.folder is not None else run_folder / "data" / name,
-            modality=modality,
-            is_test=is_test,
-            seed=phantom_seed(source, name=name, run_seed=config.seed),
+            folder=source.folder if source.folder is not None else run_folder / "data" / source.name,
+            modality=None if source.modality is None else Modality(source.modality),
+            is_test=isinstance(source, TestSetConfig),
+            seed=phantom_seed(source, name=source.name, run_seed=config.seed),
         )
-        for source, name, modality, is_test in (*sites, *tests)
+        for source in sources
     ]
 
 
@@ -64,7 +69,7 @@ def count_volumes(tasks: list[DataTask]) -> int:
         if task.source.phantom is not None:
             total += 2 * (task.source.phantom.train + task.source.phantom.validation + task.source.phantom.test)
         else:
-            total += len(used_cases(task, read_data_set(task.folder, modality=task.modality)))
+            total += len(used_cases(task, task.read()))
     return total
 
 
@@ -86,9 +91,10 @@ def used_cases(task: DataTask, data_set: DataSet) -> tuple[Case, ...]:
     for case in cases:
         told = modality_by_name(case.image)
         if task.modality is not None and told not in (None, task.modality):
+            kind = "test set" if task.is_test else "site"
             raise DataError(
-                f"{case.image}: the name of a {told} scan in site '{task.name}', which is configured as "
-                f"{task.modality}; a site holds one modality"
+                f"{case.image}: the name of a {told} scan in {kind} '{task.name}', which is configured as "
+                f"{task.modality}; {'a test set of both says none' if task.is_test else 'a site holds one modality'}"
             )
     return cases
 
@@ -103,7 +109,7 @@ def prepare_data(
     """
     prepare_tasks(
         [(task, config) for task in data_tasks(config, run_folder=run_folder)],
-        cache=run_folder / "cache",
+        cache=RunFolder(run_folder).cache,
         workers=workers,
         on_volume=on_volume,
     )
@@ -149,7 +155,7 @@ def test_cases(config: RunConfig, *, run_folder: Path) -> list[tuple[str, Prepar
     for task in data_tasks(config, run_folder=run_folder):
         if not task.is_test:
             continue
-        data_set = read_data_set(task.folder, modality=task.modality)
+        data_set = task.read()
         for case in used_cases(task, data_set):
             found.append(
                 (
@@ -159,7 +165,7 @@ def test_cases(config: RunConfig, *, run_folder: Path) -> list[tuple[str, Prepar
                         data_set=data_set,
                         label_map=LABEL_MAPS[config.task],
                         config=config.preprocessing,
-                        cache=run_folder / "cache",
+                        cache=RunFolder(run_folder).cache,
                     ),
                 )
             )
@@ -198,7 +204,7 @@ def _report(name: str) -> None:
 def _prepare_task(task: DataTask, preprocessing: PreprocessingConfig, label_map: str, cache: Path) -> None:
     if task.source.phantom is not None:
         generate(task)
-    data_set = read_data_set(task.folder, modality=task.modality)
+    data_set = task.read()
     for case in used_cases(task, data_set):
         prepare(case, data_set=data_set, label_map=LABEL_MAPS[label_map], config=preprocessing, cache=cache)
         _report(task.name)

@@ -48,8 +48,11 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
                 SiteData(
                     name=source.name,
                     folder=data_folder(run, source).resolve(),
-                    cache=(run.path / "cache").resolve(),
+                    cache=run.cache.resolve(),
                     modality=source.modality,
+                    layout=source.layout,
+                    organs=source.organs,
+                    channel=source.channel,
                 )
                 for source in spec.participants[name]
             ),

@@ -16,10 +16,13 @@ from aggregator.folder import read_journal
 from clients.books import HISTOGRAM, TIMINGS
 from secfed.aggregator_files import JOURNAL, VIEW
 from secfed.config import RunConfig
+from secfed.data.prepared_cache import open_cache
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
+from secfed.errors import ConfigError
 from secfed.experiment.checks import check_run
 from secfed.experiment.curves import curve_points
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
+from secfed.experiment.drawn_organs import never_drawn, organs_drawn
 from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder, train_and_test
 from secfed.experiment.plans import JobSpec, job_specs
 from secfed.experiment.privacy_spend import epsilon_curve, privacy_record
@@ -33,18 +36,31 @@ STARTED = "started.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Callbacks for whoever watches: totals first, then steps."""
+    """Callbacks for whoever watches: totals first, then steps.
+
+    `organs_never_drawn` is called before training with those that no training case of any site has drawn, if any.
+    """
 
     data_started: Callable[[int], None]
     volume_done: Callable[[str], None]
     jobs_started: Callable[[list[JobSpec]], None]
     job_moved: Callable[[JobProgress], None]
+    organs_never_drawn: Callable[[tuple[str, ...]], None] = lambda _: None
 
 
 def run_experiment(
-    config: RunConfig, *, out: Path, engine: EngineName, resume: bool, cores: int | None, progress: Progress
+    config: RunConfig,
+    *,
+    out: Path,
+    engine: EngineName,
+    resume: bool,
+    cores: int | None,
+    progress: Progress,
+    cache: Path | None = None,
 ) -> RunRecord:
     """Run everything that `config` asks for into the folder `out` and return what was written to its `run.json`.
+
+    With `cache`, preprocessed volumes are taken from there and kept there, and not in the run folder.
 
     Raises:
         SecfedError: any of its kinds; nothing of another run is overwritten, and the folder can be resumed.
@@ -52,19 +68,33 @@ def run_experiment(
     check_single_root()
     check_run(config)
     specs = job_specs(config)
+    if cache is not None:
+        _require_outside(cache, out)
+        open_cache(cache)
     with RunFolder(out) as run:
-        run.claim(config, resume=resume)
+        run.claim(config, resume=resume, cache=cache)
         if run.complete:
             return RunRecord.load(out)
         started = _remember_start(out)
         clock = time.monotonic()
         progress.data_started(count_volumes(data_tasks(config, run_folder=out)))
         prepare_data(config, run_folder=out, workers=cores, on_volume=progress.volume_done)
+        drawn = organs_drawn(config, run_folder=out)
+        absent = never_drawn(drawn, drawn, task=config.task)
+        if absent:
+            progress.organs_never_drawn(absent)
         progress.jobs_started(specs)
         run_jobs(_orders(config, specs, out=out, engine=engine), cores=cores, on_progress=progress.job_moved)
         record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
         record.save(out)
         return record
+
+
+def _require_outside(cache: Path, out: Path) -> None:
+    if cache.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"--cache {cache}: lies in the run folder {out}, which has a cache of its own: name another, or none"
+        )
 
 
 def run_in_this_process(
@@ -109,6 +139,7 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
     from secfed.experiment.evaluation import CaseResult, rows
 
     results, jobs, curves = [], [], []
+    drawn = organs_drawn(config, run_folder=run.path)
     for spec in specs:
         folder = run.job_folder(spec.model)
         scores = [CaseResult(**entry) for entry in json.loads((folder / SCORES).read_text(encoding="utf-8"))]
@@ -116,7 +147,9 @@ def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started:
         found = rows(spec, scores, seed=config.seed, labels=LABEL_MAPS[config.task])
         results += [replace(row, privacy="off" if privacy is None else privacy.text()) for row in found]
         entries = read_journal(folder / AGGREGATOR_FOLDER / JOURNAL)
-        jobs.append(replace(_job_record(spec, folder, entries), privacy=privacy))
+        sites = [site.name for sources in spec.participants.values() for site in sources]
+        absent = never_drawn(drawn, sites, task=config.task)
+        jobs.append(replace(_job_record(spec, folder, entries), privacy=privacy, never_drawn=absent))
         curves += curve_points(spec.model, folder, entries)
         curves += epsilon_curve(spec.model, folder)
     _copy_outputs(run, specs)

@@ -4,7 +4,7 @@
     run.json           results and provenance, written last: a folder that has it is complete
     model.safetensors  the federated model; model-ct.safetensors and such, where normalisation layers are not shared
     report.html        the page
-    data/  cache/      generated scans, preprocessed volumes
+    data/  cache/      generated scans, preprocessed volumes; `cache` may be a link to one that runs share
     jobs/MODEL/        one training job: aggregator/ (checkpoints, journal) and sites/NAME/ (keys, state, books)
     figures/           what the report draws
 
@@ -21,10 +21,12 @@ from types import TracebackType
 import tomli_w
 
 from secfed.config import RunConfig, parse_run_config
+from secfed.data.prepared_cache import open_cache
 from secfed.errors import ConfigError, RunFolderError
 from secfed.results import FILE_NAME as RUN_JSON
 
 CONFIG = "config.toml"
+CACHE = "cache"
 LOCK = ".lock"
 
 
@@ -40,16 +42,25 @@ class RunFolder:
         """Whether the run has ended and written its results."""
         return (self.path / RUN_JSON).exists()
 
+    @property
+    def cache(self) -> Path:
+        """Where preprocessed volumes are kept: patient data in the clear."""
+        return self.path / CACHE
+
     def job_folder(self, model: str) -> Path:
         """The folder of one training job; "site:ct-a" becomes `site-ct-a`."""
         return self.path / "jobs" / model.replace(":", "-").lower()
 
-    def claim(self, config: RunConfig, *, resume: bool) -> None:
+    def claim(self, config: RunConfig, *, resume: bool, cache: Path | None = None) -> None:
         """Take the folder for `config`: create it, or check that it is the same run and may go on.
+
+        `cache` is one outside, which this run shares with others; entries are addressed by content, so no run can
+        mistake another's for its own.
 
         Raises:
             RunFolderError: the folder holds something else, belongs to another configuration, is complete, or is not
-                to be resumed; nothing is changed then.
+                to be resumed, or was begun with another cache; nothing is changed then.
+            DataError: the cache outside cannot be written.
         """
         existing = self.path / CONFIG
         if existing.exists():
@@ -64,6 +75,7 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: exists and is no run folder; choose another --out")
         elif resume:
             raise RunFolderError(f"{self.path}: nothing to resume here; leave --resume out to start a new run")
+        self._require_cache(cache)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -73,6 +85,22 @@ class RunFolder:
             temporary = self.path / f".{CONFIG}"
             temporary.write_text(resolved_toml(config), encoding="utf-8")
             temporary.replace(existing)
+        if cache is not None and not self.cache.is_symlink():
+            self.cache.symlink_to(cache.resolve(), target_is_directory=True)
+        if self.cache.is_symlink():
+            # What it leads to may have been removed since.
+            open_cache(self.cache.resolve())
+
+    def _require_cache(self, cache: Path | None) -> None:
+        """The sites of a run know one cache, so a run that goes on keeps the one that it was begun with."""
+        if cache is None:
+            return
+        if self.cache.is_symlink() and self.cache.resolve() != cache.resolve():
+            raise RunFolderError(
+                f"{self.path}: was begun with --cache {self.cache.resolve()}; give the same, or leave --cache out"
+            )
+        if self.cache.exists() and not self.cache.is_symlink():
+            raise RunFolderError(f"{self.path}: was begun with a cache of its own; leave --cache out")
 
     def _take_lock(self) -> None:
         descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)

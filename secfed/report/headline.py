@@ -2,6 +2,7 @@
 
 from secfed.report.markup import Child, Markup, join, number, percent, signed, tag, words
 from secfed.report.naming import augmentation_of, has_guarantee, modality_name, model_name, protection_name
+from secfed.report.never_drawn import of_whole_run, warning
 from secfed.report.run_folder import ReportedRun
 from secfed.report.trust import AGGREGATOR_SAW
 from secfed.results import NO_DP, RunRecord, gain, overall, ratio
@@ -11,7 +12,13 @@ from secfed.study.training import like_for_like
 def headline(run: ReportedRun) -> Markup:
     """A paragraph and up to three large figures."""
     record = run.record
-    return join(tag("p", _who(run), class_="lead"), tag("div", _figures(record), class_="cards"), _seeds_note(record))
+    absent = of_whole_run(record)
+    return join(
+        tag("p", _who(run), class_="lead"),
+        tag("p", tag("strong", warning(absent), class_="warning")) if absent else None,
+        tag("div", _figures(record), class_="cards"),
+        _seeds_note(record),
+    )
 
 
 def passes_sentence(record: RunRecord) -> tuple[str, bool]:

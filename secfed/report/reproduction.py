@@ -3,6 +3,7 @@
 from secfed.report.headline import passes_sentence, seeds_of
 from secfed.report.markup import Child, Markup, duration, join, listing, tag
 from secfed.report.naming import model_name, ordered
+from secfed.report.never_drawn import of_single_models, of_whole_run, warning
 from secfed.report.run_folder import CONFIG, ReportedRun
 from secfed.results import ratio
 
@@ -66,6 +67,9 @@ def limits_section(run: ReportedRun) -> Markup:
         f"Scores are computed on the preprocessed grid{spacing}, not on the scanner's. A coarse grid hides errors "
         "below its spacing, so do not compare with scores on the original grid."
     )
+    absent = of_whole_run(record)
+    items += [warning(absent)] if absent else []
+    items += of_single_models(record)
     items.append("The model after the last round is tested, always: no choice looked at test data.")
     if ratio(record) is not None:
         sentence, _ = passes_sentence(record)

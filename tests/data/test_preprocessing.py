@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from secfed.config import PreprocessingConfig
+from secfed.data import preprocessing
 from secfed.data.cases import ABDOMEN, Case, LabelMap, Modality
-from secfed.data.preprocessing import PreparedCase, prepare, read_volume
+from secfed.data.preprocessing import PreparedCase, normalise, prepare, read_volume
 from secfed.data.readers import DataSet
 from secfed.errors import DataError
 
@@ -80,6 +82,47 @@ def test_mri_is_clipped_at_its_percentiles_and_normalised(tmp_path: Path):
     clipped = np.clip(stored, *np.percentile(stored, [1, 90]))
     prepared = run(case, tmp_path / "cache", config)
     np.testing.assert_allclose(prepared.image, (clipped - clipped.mean()) / clipped.std(), atol=1e-4)
+
+
+def plainly_normalised(image: np.ndarray, modality: Modality) -> np.ndarray:
+    """What the docstring of `normalise` says, in whole volumes of float64."""
+    limits = CONFIG.ct_window_hu if modality is Modality.CT else np.percentile(image, CONFIG.mr_percentiles)
+    clipped = np.clip(image, *(float(limit) for limit in limits))
+    return np.asarray((clipped - clipped.mean(dtype=np.float64)) / float(clipped.std(dtype=np.float64)), np.float32)
+
+
+@pytest.mark.parametrize("modality", Modality)
+@pytest.mark.parametrize(
+    "seen",
+    [
+        lambda values: values,
+        np.asfortranarray,
+        lambda values: values.transpose(1, 2, 0),
+        lambda values: values[::-1, ::2, ::-1],
+        lambda values: values[:1, :3, :1],
+    ],
+    ids=["as stored", "columns first", "axes swapped", "flipped and thinned", "three voxels"],
+)
+def test_normalising_part_by_part_changes_no_bit(modality: Modality, seen):
+    """More than one part, of a size that no power of two divides."""
+    values = np.random.default_rng(0).normal(60, 300, (97, 211, 103)).astype(np.float32)
+    assert values.size > 2 * preprocessing._PART_VOXELS
+    image = seen(values)
+    before = image.copy()
+    found = normalise(image, modality=modality, config=CONFIG, source=Path("scan"))
+    np.testing.assert_array_equal(found.view(np.uint32), plainly_normalised(image, modality).view(np.uint32))
+    np.testing.assert_array_equal(image, before)
+
+
+def test_normalising_holds_one_volume_beside_the_image():
+    image = np.random.default_rng(0).normal(60, 300, (96, 256, 256)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        normalise(image, modality=Modality.CT, config=CONFIG, source=Path("scan"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * image.nbytes
 
 
 def test_mri_does_not_depend_on_the_unit_of_its_signal(tmp_path: Path):

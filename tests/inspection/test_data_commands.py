@@ -11,7 +11,7 @@ from command_line import call
 from small_volumes import save_image, save_label
 from table_folder import write_lines, write_site, write_table
 
-from secfed import data_command
+from secfed import named_bar
 
 PLAN = 'task = "abdomen"\n[preprocessing]\nspacing_mm = [5.0, 3.0, 3.0]\n'
 HOSTILE = '<script>alert("x")</script>&<img src=x onerror=y>'
@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_what_is_prepared_and_waits_for_no_case_that_is_not_begun(s
         seen.append(name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data_command._NamedBar, "move", stopped)
+    monkeypatch.setattr(named_bar.NamedBar, "move", stopped)
     command = ("data", "prepare", folder, "--cache", tmp_path / "cache", "--jobs", 2)
     code, out, err = secfed(*command)
     assert (code, out, len(seen)) == (130, "", 1)

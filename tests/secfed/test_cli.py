@@ -50,6 +50,7 @@ COMMANDS = [
     ("data", "phantom"),
     ("data", "inspect"),
     ("data", "prepare"),
+    ("data", "convert"),
     ("audit", "verify"),
     ("audit", "attack"),
     ("site", "runs"),

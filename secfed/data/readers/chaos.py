@@ -1,6 +1,7 @@
 """CHAOS (Kavur et al., Med Image Anal 2021;69:101950), converted to NIfTI: DICOM and PNG are not read here.
 
-Two ways to lay out a conversion are read. In place, every series of the download has one volume where its slices were:
+Two ways to lay out a conversion are read. As `secfed data convert` writes it, or in place, every series of the download
+has one volume where its slices were:
 
     MR/1/T2SPIR/DICOM_anon/*.nii.gz            with  MR/1/T2SPIR/Ground/*.nii.gz
     MR/1/T1DUAL/DICOM_anon/InPhase/*.nii.gz    with  MR/1/T1DUAL/Ground/*.nii.gz, which is of OutPhase too
@@ -29,10 +30,7 @@ _SETS = {"": "training", "Train_Sets": "training", "Test_Sets": "test"}
 _MR_SERIES = {"T1DUAL": ("DICOM_anon/InPhase", "DICOM_anon/OutPhase"), "T2SPIR": ("DICOM_anon",)}
 _FLAT_SERIES = {"CT", "T1DUAL", "T1DUAL_InPhase", "T1DUAL_OutPhase", "T2SPIR"}
 _FLAT_IMAGE = re.compile(r"image_(\d+)\.nii(?:\.gz)?")
-_CONVERT = (
-    "convert it to NIfTI: slices with dcm2niix into their own folder, and the PNG masks of Ground into one volume on "
-    "the same grid, as in docs/data.md"
-)
+_CONVERT = "convert the whole download to NIfTI: `secfed data convert DOWNLOAD OUT`, as in docs/data.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +86,11 @@ def read_chaos(folder: Path, *, modality: Modality | None = None, channel: int |
 
 def looks_like_chaos(folder: Path) -> bool:
     """Whether series of CHAOS lie in the folder, converted or not."""
-    return any(True for _ in _series(folder)) or any(True for _ in _flat(folder))
+    return any(True for _ in chaos_series(folder)) or any(True for _ in _flat(folder))
 
 
 def _in_place(folder: Path) -> Iterator[tuple[str, _Scan]]:
-    for split, patient, modality, place, slices in _series(folder):
+    for split, patient, modality, place, slices in chaos_series(folder):
         image = _volume(place / slices)
         if image is None:
             raise DataError(f"{place / slices}: holds no NIfTI volume; {_CONVERT}")
@@ -103,7 +101,7 @@ def _in_place(folder: Path) -> Iterator[tuple[str, _Scan]]:
         yield split, _Scan(patient=patient, modality=modality, image=image, label=label)
 
 
-def _series(folder: Path) -> Iterator[tuple[str, str, Modality, Path, str]]:
+def chaos_series(folder: Path) -> Iterator[tuple[str, str, Modality, Path, str]]:
     """Split, patient, modality, folder and where in it the slices lie, of all series in the tree of the download."""
     for name, split in _SETS.items():
         root = folder / name
