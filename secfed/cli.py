@@ -21,6 +21,7 @@ from secfed.errors import ConfigError, SecfedError
 from secfed.predict_command import predict_command
 from secfed.provision_command import provision_app
 from secfed.site_command import site_app
+from secfed.split_command import split_command
 
 app = typer.Typer(
     name="secfed",
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Federated training of one CT and MRI segmentation model across hospitals, updates masked or encrypted.",
 )
 data_app.command("convert")(convert_command)
+data_app.command("split")(split_command)
 app.add_typer(data_app, name="data")
 audit_app = typer.Typer(no_args_is_help=True, help="Check a run without trusting whoever ran it.")
 app.add_typer(audit_app, name="audit")

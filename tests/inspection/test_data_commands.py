@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from small_volumes import save_image, save_label
 from table_folder import write_lines, write_site, write_table
 
 from secfed import named_bar
+from secfed.config import parse_run_config
+from secfed.experiment.data import data_tasks
 
 PLAN = 'task = "abdomen"\n[preprocessing]\nspacing_mm = [5.0, 3.0, 3.0]\n'
 HOSTILE = '<script>alert("x")</script>&<img src=x onerror=y>'
@@ -176,3 +179,30 @@ def test_ctrl_c_keeps_what_is_prepared_and_waits_for_no_case_that_is_not_begun(s
     code, out, _ = secfed(*command[:-1], 1, "--json")
     assert code == 0
     assert json.loads(out)["taken_from_cache"] >= len(kept)
+
+
+def test_a_split_prints_the_tables_of_a_run_that_takes_them(secfed, tmp_path):
+    source = write_table(tmp_path / "scans", ("anna", "bert", "cleo", "dora", "emil", "anna"))
+    command = ("data", "split", source, tmp_path / "splits", "--ct", 2, "--test-share", 0.2, "--validation", 1)
+    code, out, _ = secfed(*command)
+    assert code == 0
+    assert "1 patients train, 1 validate" in out
+    found = parse_run_config(tomllib.loads(out))
+    assert [(site.name, site.modality) for site in found.sites] == [("ct-1", "CT"), ("ct-2", "CT")]
+    assert [test.name for test in found.test] == ["test-ct"]
+    patients = [{case.patient for case in task.read().cases} for task in data_tasks(found, run_folder=tmp_path)]
+    assert sorted(name for own in patients for name in own) == ["anna", "bert", "cleo", "dora", "emil"]
+    code, out, _ = secfed(*command, "--json")
+    assert (code, sum(json.loads(out)["scans"].values())) == (0, 6)
+
+
+def test_a_split_into_no_site_or_too_many_is_named(secfed, tmp_path):
+    source = write_table(tmp_path / "scans")
+    for options, word in (
+        ((), "give --ct, --mri or both"),
+        (("--ct", 9), "9 sites of CT"),
+        (("--mri", 1), "1 sites of MR"),
+    ):
+        code, _, err = secfed("data", "split", source, tmp_path / "splits", *options)
+        assert (code, word in err) == (2, True)
+        assert not (tmp_path / "splits").exists()

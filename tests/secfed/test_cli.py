@@ -51,6 +51,7 @@ COMMANDS = [
     ("data", "inspect"),
     ("data", "prepare"),
     ("data", "convert"),
+    ("data", "split"),
     ("audit", "verify"),
     ("audit", "attack"),
     ("site", "runs"),
