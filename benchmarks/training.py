@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -23,7 +24,7 @@ import torch
 
 from benchmarks.demo_plan import demo_tree
 from benchmarks.rows import Row, parser, publish
-from clients import local_steps
+from clients.batches import Batch, DrawnBatch, on_device
 from clients.training import TrainingSource, train_one_round
 from secfed.augmentation.appearance import views
 from secfed.config import TrainingPlan
@@ -200,16 +201,15 @@ def clocked_round(plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: t
 
         return call
 
-    def batches(*arguments: Any, **more: Any) -> Iterator[Any]:
-        made = original(*arguments, **more)
-        take = clocked("batches", lambda: next(made, None))
-        while (batch := take()) is not None:
-            yield batch
+    @contextmanager
+    def batches(drawn: Iterator[DrawnBatch], where: torch.device) -> Iterator[Iterator[Batch]]:
+        with on_device(drawn, where) as made:
+            take = clocked("batches", lambda: next(made, None))
+            yield iter(take, None)
 
-    original = local_steps._batches
     with (
         mock.patch("clients.local_steps.views", clocked("gin", views)),
-        mock.patch("clients.local_steps._batches", batches),
+        mock.patch("clients.local_steps.on_device", batches),
     ):
         whole = _round(plan, cases, device)
     return Shares(whole=whole, gin=spent["gin"], batches=spent["batches"])
