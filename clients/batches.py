@@ -114,7 +114,7 @@ def _sent(drawn: DrawnBatch, device: torch.device) -> Batch:
 
 def _sent_aside(drawn: Iterator[DrawnBatch], device: torch.device) -> Iterator[tuple[Batch, torch.cuda.Event]]:
     """Send on a stream of its own, so that copies run beside the steps; the event says when a batch is there."""
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch ships no type for it
     for one in drawn:
         with torch.cuda.stream(stream):
             batch = _sent(one, device)
