@@ -1,12 +1,13 @@
-"""Where a site computes: the site's own file decides, a run cannot.
+"""Where and how a site computes: the site's own file decides, a run cannot.
 
 Runs at a site. "auto" takes the first CUDA device where there is one, and the CPU elsewhere.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from secfed.errors import ConfigError
-from secfed.site_config import DeviceName
+from secfed.site_config import DeviceName, SiteFile
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,43 @@ def torch_device(name: DeviceName) -> "torch.device":
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What a site trains on: `device`, or for one batch `replicas` of it together; all else is done on `device`."""
+
+    device: "torch.device"
+    replicas: tuple["torch.device", ...] = ()
+    compiled: bool = False
+
+
+def compute_of(site: SiteFile) -> Compute:
+    """What `device`, `devices` and `compile` of a site's file come to on this machine.
+
+    Raises:
+        ConfigError: the machine has not got it, or `devices` numbers CUDA devices for a CPU.
+    """
+    import torch
+
+    device, computing = torch_device(site.device), site.computing
+    wanted, shown = computing.devices, computing.shown_devices
+    if device.type == "cpu":
+        if not isinstance(wanted, int):
+            raise ConfigError(
+                f'site.toml: devices = {shown} numbers CUDA devices, but with device = "{site.device}" this site '
+                "trains on its CPU: give how many processes are to train together"
+            )
+        devices = (device,) * wanted
+    elif wanted == 1:
+        devices = (device,)
+    else:
+        found = torch.cuda.device_count()
+        numbers = range(wanted) if isinstance(wanted, int) else wanted
+        if max(numbers) >= found:
+            raise ConfigError(f"site.toml: devices = {shown}, but torch finds {found} CUDA devices, numbered from 0")
+        devices = tuple(torch.device("cuda", number) for number in numbers)
+    return Compute(device=devices[0], replicas=devices if len(devices) > 1 else (), compiled=computing.compile)
 
 
 def device_description(device: "torch.device") -> str:

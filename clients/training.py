@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -74,6 +74,12 @@ def samples_for(source: TrainingSource, training: TrainingConfig) -> int:
     return steps_for(source, training) * batch_for(source, training)
 
 
+def steps_of(sources: tuple[TrainingSource, ...], samples: list[int], training: TrainingConfig) -> int:
+    """Optimiser steps of a round on all sources together, of which each gives so many samples; at least one."""
+    batch_size = batch_for(sources[0], training) if len(sources) == 1 else training.batch_size
+    return max(1, round(sum(samples) / batch_size))
+
+
 def train_one_round(
     *,
     plan: TrainingPlan,
@@ -83,6 +89,7 @@ def train_one_round(
     server_round: int,
     state_folder: Path,
     device: "torch.device | None" = None,
+    compiled: bool = False,
     durable_state: bool = True,
     on_step: Callable[[], None] | None = None,
 ) -> RoundOutcome:
@@ -92,16 +99,18 @@ def train_one_round(
 
     Several sources are shuffled together, each with as many samples as it would have at its own site. `on_step` is
     called after every step. With `optimizer_state = "keep"` the optimiser continues from the newest state in
-    `state_folder` that is older than this round.
+    `state_folder` that is older than this round. `compiled` has torch.compile make the network (clients.compilation).
 
     Raises:
         DataError: a source has no cases, or a case has no labels.
         RunFolderError: the saved optimiser state is damaged or belongs to another run.
         TrainingDiverged: loss or weights are not finite.
+        ConfigError: the network cannot be compiled here.
         ValueError: `start` or `layout` do not fit the plan's model, a site stands twice, or `server_round` is below 1.
     """
     import torch
 
+    from clients.compilation import explained
     from clients.local_steps import adamw, run_steps
     from clients.optimizer_state import OptimizerStates, load_shared, shared_moments
     from secfed.model import flatten, load_flat
@@ -119,7 +128,7 @@ def train_one_round(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), flushed_denormals():
         # Before the generator is seeded, because building a network draws from it and a cached one does not.
-        model = network_for(plan, device).train()
+        model = (compiled_network_for if compiled else network_for)(plan, device).train()
         torch.default_generator.manual_seed(streams.dropout_seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -127,26 +136,26 @@ def train_one_round(
         load_flat(model, start[: layout.model_size], layout.model_layout())
         optimizer = adamw(model, plan.training)
         samples = [samples_for(source, plan.training) for source in sources]
-        batch_size = batch_for(sources[0], plan.training) if len(sources) == 1 else plan.training.batch_size
-        steps = max(1, round(sum(samples) / batch_size))
+        steps = steps_of(sources, samples, plan.training)
         states = OptimizerStates(state_folder, owner=json.dumps([plan.digest().hex(), sites]), durable=durable_state)
         if plan.training.optimizer_state == "keep":
             states.restore(model, optimizer, before=server_round)
         elif plan.training.optimizer_state == "average":
             load_shared(model, optimizer, start[layout.model_size :], steps_taken=(server_round - 1) * steps)
-        losses = run_steps(
-            model,
-            optimizer,
-            plan=plan,
-            samplers=samplers,
-            samples=samples,
-            steps=steps,
-            server_round=server_round,
-            sampling=streams.sampling,
-            augmentation_seed=streams.augmentation_seed,
-            device=device,
-            on_step=on_step,
-        )
+        with explained(device) if compiled else nullcontext():
+            losses = run_steps(
+                model,
+                optimizer,
+                plan=plan,
+                samplers=samplers,
+                samples=samples,
+                steps=steps,
+                server_round=server_round,
+                sampling=streams.sampling,
+                augmentation_seed=streams.augmentation_seed,
+                device=device,
+                on_step=on_step,
+            )
     weights = flatten(model)
     if plan.training.optimizer_state == "average":
         weights = np.concatenate([weights, shared_moments(model, optimizer)])
@@ -171,6 +180,20 @@ def network_for(plan: TrainingPlan, device: "torch.device") -> "nn.Module":
 
     What a round does not overwrite are the integer counters of batch normalisation, which no computation reads.
     """
+    return _network(plan, device)
+
+
+@functools.lru_cache(maxsize=2)
+def compiled_network_for(plan: TrainingPlan, device: "torch.device") -> "nn.Module":
+    """Another one, whose calls are compiled; what stands for it and leaves the site bears the same names."""
+    from clients.compilation import compile_network
+
+    model = _network(plan, device)
+    compile_network(model)
+    return model
+
+
+def _network(plan: TrainingPlan, device: "torch.device") -> "nn.Module":
     from clients.local_steps import memory_format
     from secfed.network import build_network
 
