@@ -67,6 +67,7 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
         server_round=server_round,
         state_folder=site.state,
         device=compute.device,
+        replicas=compute.replicas,
         compiled=compute.compiled,
         durable_state=site.file.durable_state,
     )

@@ -5,6 +5,7 @@ Runs at sites. Everything between two batches stays on the device; the losses ar
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,10 @@ from secfed.augmentation.appearance import views
 from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingConfig, TrainingPlan
 from secfed.data.sampling import PatchSampler
+
+if TYPE_CHECKING:
+    # One device needs no torch.distributed, and a Flower process starts for every message.
+    from clients.replica import Replica
 
 _ONE_CYCLE_RISE = 0.3
 _ONE_CYCLE_START = 1 / 25
@@ -58,11 +63,13 @@ def run_steps(
     sampling: np.random.Generator,
     augmentation_seed: int,
     device: torch.device,
+    replica: "Replica | None" = None,
     on_step: Callable[[], None] | None,
 ) -> npt.NDArray[np.float64]:
     """Train `model` in place and return the loss of every step, (steps,).
 
-    Sampler i gives `samples[i]` patches; those of all samplers are shuffled together and cut into `steps` batches.
+    Sampler i gives `samples[i]` patches; those of all samplers are shuffled together and cut into `steps` batches. A
+    `replica` takes its part of every batch; gradients and losses are then the means over all replicas.
     """
     training = plan.training
     weights = training.class_weights
@@ -72,7 +79,9 @@ def run_steps(
     dtype = precision_of(training)
     scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
     losses: list[Tensor] = []
-    drawn = draw_batches(samplers, samples, steps=steps, generator=sampling)
+    forward = model if replica is None else replica.wrapped(model)
+    part = (0, 1) if replica is None else replica.part
+    drawn = draw_batches(samplers, samples, steps=steps, generator=sampling, part=part)
     with on_device(drawn, device) as batches:
         for step, given in enumerate(batches):
             progress = (server_round - 1 + (step + 0.5) / steps) / plan.federation.rounds
@@ -85,7 +94,7 @@ def run_steps(
             batch = first if partner is None else torch.cat((first, partner))
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
-                logits = model(batch.to(memory_format=memory_format(plan, device)))
+                logits = forward(batch.to(memory_format=memory_format(plan, device)))
             both = partner is not None and plan.augmentation.consistency.labelled == "both"
             supervised_loss = marginal_segmentation_loss if given.partial else segmentation_loss
             loss = supervised_loss(
@@ -98,6 +107,8 @@ def run_steps(
             )
             if partner is not None:
                 loss = loss + plan.augmentation.consistency_weight * consistency_loss(*logits.chunk(2))
+            if replica is not None:
+                loss = loss * replica.share(len(first), given.whole)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch ships no type for it
             scaler.unscale_(optimizer)
             proximal.add_gradient()
@@ -107,7 +118,11 @@ def run_steps(
             losses.append(loss.detach())
             if on_step is not None:
                 on_step()
-    values: npt.NDArray[np.float64] = torch.stack(losses).cpu().double().numpy()
+    means = torch.stack(losses)
+    if replica is not None:
+        replica.settle(model)
+        means = replica.mean(means)
+    values: npt.NDArray[np.float64] = means.cpu().double().numpy()
     return values
 
 

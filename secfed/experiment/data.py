@@ -17,8 +17,8 @@ from secfed.config import DataSource, PreprocessingConfig, RunConfig, TrainingPl
 from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
 from secfed.data.readers import DataSet, modality_by_name, read_data_set
-from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError
+from secfed.lifeline import stop_with_parent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from secfed.config import RunConfig
-from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import SecfedError
+from secfed.lifeline import stop_with_parent
 
 # What a finished job leaves in its folder; named here, where nothing imports torch.
 SCORES = "scores.json"
