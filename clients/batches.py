@@ -90,7 +90,7 @@ def on_device(drawn: Iterator[DrawnBatch], device: torch.device) -> Iterator[Ite
     trains on its CPU waits for work.
     """
     if device.type != "cuda":
-        yield (_sent(one, device) for one in drawn)
+        yield (send(one, device) for one in drawn)
         return
     if device.index is None:
         # The device that is current belongs to the thread.
@@ -99,7 +99,8 @@ def on_device(drawn: Iterator[DrawnBatch], device: torch.device) -> Iterator[Ite
         yield (_arrived(batch, event) for batch, event in sent)
 
 
-def _sent(drawn: DrawnBatch, device: torch.device) -> Batch:
+def send(drawn: DrawnBatch, device: torch.device) -> Batch:
+    """One batch on the device; to a GPU the copy may still be under way, for the current stream to wait for."""
     images, labels = torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels)
     if device.type == "cuda":
         # From memory that cannot be swapped out, a copy runs beside the work of host and device.
@@ -117,7 +118,7 @@ def _sent_aside(drawn: Iterator[DrawnBatch], device: torch.device) -> Iterator[t
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch ships no type for it
     for one in drawn:
         with torch.cuda.stream(stream):
-            batch = _sent(one, device)
+            batch = send(one, device)
             event = stream.record_event()
         yield batch, event
 

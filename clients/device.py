@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from secfed.errors import ConfigError
-from secfed.site_config import DeviceName, SiteFile
+from secfed.site_config import Computing, DeviceName, SiteFile
 
 if TYPE_CHECKING:
     import torch
@@ -41,17 +41,26 @@ def compute_of(site: SiteFile) -> Compute:
     """What `device`, `devices` and `compile` of a site's file come to on this machine.
 
     Raises:
+        ConfigError: as `compute_with`.
+    """
+    return compute_with(site.device, site.computing)
+
+
+def compute_with(name: DeviceName, computing: Computing) -> Compute:
+    """The same settings, wherever they stand.
+
+    Raises:
         ConfigError: the machine has not got it, or `devices` numbers CUDA devices for a CPU.
     """
     import torch
 
-    device, computing = torch_device(site.device), site.computing
+    device = torch_device(name)
     wanted, shown = computing.devices, computing.shown_devices
     if device.type == "cpu":
         if not isinstance(wanted, int):
             raise ConfigError(
-                f'site.toml: devices = {shown} numbers CUDA devices, but with device = "{site.device}" this site '
-                "trains on its CPU: give how many processes are to train together"
+                f'devices = {shown} numbers CUDA devices, but device = "{name}" is the CPU here: give how many '
+                "processes are to train together"
             )
         devices = (device,) * wanted
     elif wanted == 1:
@@ -60,7 +69,9 @@ def compute_of(site: SiteFile) -> Compute:
         found = torch.cuda.device_count()
         numbers = range(wanted) if isinstance(wanted, int) else wanted
         if max(numbers) >= found:
-            raise ConfigError(f"site.toml: devices = {shown}, but torch finds {found} CUDA devices, numbered from 0")
+            raise ConfigError(
+                f"devices = {shown}, but torch finds {found} CUDA devices, numbered from 0: give at most {found}"
+            )
         devices = tuple(torch.device("cuda", number) for number in numbers)
     return Compute(device=devices[0], replicas=devices if len(devices) > 1 else (), compiled=computing.compile)
 

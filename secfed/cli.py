@@ -20,6 +20,7 @@ from secfed.errors import ConfigError, SecfedError
 from secfed.predict_command import predict_command
 from secfed.provision_command import provision_app
 from secfed.site_command import site_app
+from secfed.site_config import ONE_DEVICE, Computing
 
 app = typer.Typer(
     name="secfed",
@@ -105,12 +106,24 @@ def run_command(
     engine: EngineOption = "in_process",
     resume: ResumeOption = False,
     cores: CoresOption = None,
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="GPUs, or without one processes, that train a batch together. Not with [privacy].",
+        ),
+    ] = 1,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Have torch.compile make the network. Not with [privacy].")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train, test and report what a TOML file describes.
 
     Data, labels and the configuration are checked before any training starts. A run folder belongs to one
-    configuration; --resume goes on from the last finished round.
+    configuration; --resume goes on from the last finished round. --devices and --compile are of this machine and not of
+    the run: they hold for every site and reference of this attempt. Several devices draw other views than one does.
 
     Example: secfed run my-study.toml --out runs/my-study
     """
@@ -123,6 +136,7 @@ def run_command(
         engine=engine,
         resume=resume,
         cores=cores,
+        computing=Computing(devices=devices, compile=compiled),
         as_json=as_json,
     )
 
@@ -501,7 +515,16 @@ def _governance(
     return build_governance_page(facts, out=out if out is not None else run_folders[0] / "governance.html")
 
 
-def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None, as_json: bool) -> None:
+def _run(
+    config: Any,
+    *,
+    out: Path,
+    engine: str,
+    resume: bool,
+    cores: int | None,
+    computing: Computing = ONE_DEVICE,
+    as_json: bool,
+) -> None:
     from secfed.display import RunDisplay, summary
     from secfed.experiment.run import run_experiment
     from secfed.report import build_report
@@ -516,6 +539,7 @@ def _run(config: Any, *, out: Path, engine: str, resume: bool, cores: int | None
                 engine="ray" if engine == "ray" else "in_process",
                 resume=resume,
                 cores=cores,
+                computing=computing,
                 progress=display.progress,
             )
             display.status("Writing the report")

@@ -90,6 +90,10 @@ class Computing(Table):
         return str(self.devices if isinstance(self.devices, int) else list(self.devices))
 
 
+ONE_DEVICE = Computing()
+"""What is always there: one device, and the network as it is."""
+
+
 class SitePolicy(Table):
     """What this site accepts. The defaults are for a masked run of several hospitals.
 

@@ -17,7 +17,7 @@ from clients.books import HISTOGRAM, TIMINGS
 from secfed.aggregator_files import JOURNAL, VIEW
 from secfed.config import RunConfig
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
-from secfed.experiment.checks import check_run
+from secfed.experiment.checks import check_computing, check_run
 from secfed.experiment.curves import curve_points
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
 from secfed.experiment.job_process import MODEL, OVERLAYS, SAMPLES, SCORES, EngineName, JobOrder, train_and_test
@@ -27,6 +27,7 @@ from secfed.experiment.run_folder import CONFIG, RunFolder
 from secfed.experiment.scheduler import JobProgress, run_jobs
 from secfed.provenance import check_single_root, code_digest, platform_line, versions
 from secfed.results import JobRecord, Provenance, RunRecord
+from secfed.site_config import ONE_DEVICE, Computing
 
 STARTED = "started.json"
 
@@ -42,9 +43,18 @@ class Progress:
 
 
 def run_experiment(
-    config: RunConfig, *, out: Path, engine: EngineName, resume: bool, cores: int | None, progress: Progress
+    config: RunConfig,
+    *,
+    out: Path,
+    engine: EngineName,
+    resume: bool,
+    cores: int | None,
+    computing: Computing = ONE_DEVICE,
+    progress: Progress,
 ) -> RunRecord:
     """Run everything that `config` asks for into the folder `out` and return what was written to its `run.json`.
+
+    `computing` is how the sites of all jobs train; it is no part of the run, and another attempt may have another.
 
     Raises:
         SecfedError: any of its kinds; nothing of another run is overwritten, and the folder can be resumed.
@@ -52,6 +62,7 @@ def run_experiment(
     check_single_root()
     check_run(config)
     specs = job_specs(config)
+    check_computing(computing, specs)
     with RunFolder(out) as run:
         run.claim(config, resume=resume)
         if run.complete:
@@ -61,7 +72,8 @@ def run_experiment(
         progress.data_started(count_volumes(data_tasks(config, run_folder=out)))
         prepare_data(config, run_folder=out, workers=cores, on_volume=progress.volume_done)
         progress.jobs_started(specs)
-        run_jobs(_orders(config, specs, out=out, engine=engine), cores=cores, on_progress=progress.job_moved)
+        orders = [replace(order, computing=computing) for order in _orders(config, specs, out=out, engine=engine)]
+        run_jobs(orders, cores=cores, on_progress=progress.job_moved)
         record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
         record.save(out)
         return record

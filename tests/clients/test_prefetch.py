@@ -25,7 +25,7 @@ def threads():
 @contextmanager
 def in_a_thread(drawn, device):
     """As on a GPU, but that a CPU tensor needs no copy."""
-    with closing(ahead((batches._sent(one, device) for one in drawn), depth=2)) as made:
+    with closing(ahead((batches.send(one, device) for one in drawn), depth=2)) as made:
         yield made
 
 
