@@ -356,6 +356,16 @@ def test_a_site_that_cannot_train_on_what_its_file_says_refuses_at_the_join(mome
     assert_refused(found.folder, found.request, reason, because)
 
 
+def test_a_site_without_a_compiler_says_so_at_the_join(moment, monkeypatch):
+    def missing(graph, inputs):
+        raise OSError("no compiler on this machine")
+
+    monkeypatch.setattr("clients.compilation.BACKEND", missing)
+    found = moment(Stage.JOIN)
+    save_site_file(found.folder, load_site_file(found.folder).model_copy(update={"compile": True, "device": "cpu"}))
+    assert_refused(found.folder, found.request, "internal", "compile = true: torch cannot compile")
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason", "because"),
     [
