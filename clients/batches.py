@@ -56,7 +56,15 @@ def draw_batches(
 
     `part` = (i, n) is the i-th of n nearly equal parts of every batch, in their order. The generator is used alike by
     all of them, and by whoever takes the whole.
+
+    Raises:
+        ValueError: a batch has fewer images than there are parts.
     """
+    if sum(samples) // steps < part[1]:
+        raise ValueError(
+            f"{sum(samples)} images in {steps} steps cannot be split over {part[1]} devices: "
+            "each needs one of every step"
+        )
     slots = generator.permutation(np.repeat(np.arange(len(samplers)), samples))
     for batch in np.array_split(slots, steps):
         first, last = part_bounds(len(batch), part)

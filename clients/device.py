@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from secfed.errors import ConfigError
-from secfed.site_config import Computing, DeviceName, SiteFile
+from secfed.site_config import ONE_DEVICE, Computing, DeviceName, SiteFile
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +76,10 @@ def compute_with(name: DeviceName, computing: Computing) -> Compute:
     return Compute(device=devices[0], replicas=devices if len(devices) > 1 else (), compiled=computing.compile)
 
 
-def device_description(device: "torch.device") -> str:
-    """For the report: "cpu", or the name of the GPU."""
+def device_description(device: "torch.device", computing: Computing = ONE_DEVICE) -> str:
+    """For the report: "cpu", or the name of the GPU, and what else about training makes another model."""
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    together = f", {computing.replicas} devices a batch" if computing.replicas > 1 else ""
+    return name + together + (", compiled" if computing.compile else "")

@@ -76,6 +76,9 @@ def train_on_replicas(
     """
     import torch
 
+    if devices[0].type == "cuda":
+        # What validation left in this process's hands is the first replica's to use.
+        torch.cuda.empty_cache()
     context = multiprocessing.get_context("spawn")
     order = dataclasses.replace(order, sources=tuple(_handed(source) for source in order.sources))
     threads = max(1, torch.get_num_threads() // len(devices))

@@ -24,6 +24,12 @@ def test_without_cuda_auto_is_the_cpu_and_cuda_is_an_error(monkeypatch):
         torch_device("cuda")
 
 
+def test_the_report_says_what_of_the_machine_makes_another_model():
+    cpu = torch.device("cpu")
+    assert device_description(cpu, Computing(devices=2)) == "cpu, 2 devices a batch"
+    assert device_description(cpu, Computing(compile=True)) == "cpu, compiled"
+
+
 def site(folder, **more):
     data = (SiteData(name="ct-a", folder=folder, cache=folder),)
     save_site_file(folder, SiteFile(name="ct-a", data=data, **more))

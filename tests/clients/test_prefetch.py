@@ -165,6 +165,12 @@ def test_parts_are_nearly_equal_and_none_is_empty(size, parts):
     assert max(lengths) - min(lengths) <= 1
 
 
+def test_a_batch_that_is_smaller_than_its_parts_are_many_is_refused(cases):
+    assert len(drawn_of(cases, part=(2, 3))) == 4
+    with pytest.raises(ValueError, match=r"15 images in 4 steps cannot be split over 4 devices"):
+        drawn_of(cases, part=(0, 4))
+
+
 def test_a_replica_reads_its_own_patches_only(cases, monkeypatch):
     read = []
     honest = PatchSampler.cut
