@@ -21,6 +21,7 @@ neither encrypted nor authenticated, as memory of the machine is not.
 """
 
 import hashlib
+import inspect
 import os
 import socket
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -39,6 +40,12 @@ from secfed.errors import ConfigError
 from secfed.parameters import FloatVector
 
 _LOOPBACK = ("lo", "lo0")
+# torch 2.13 has another name for it, and warns of the one that earlier versions know.
+_BUFFERS_BEFORE_FORWARD = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel.__init__).parameters
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +92,13 @@ class Replica:
 
     def wrapped(self, network: nn.Module) -> nn.Module:
         """The network, whose gradients are the mean over all replicas after every backward pass."""
+        # No replica reads the running statistics while it trains; `settle` makes them one in the end.
+        no_buffers: dict[str, Any] = {_BUFFERS_BEFORE_FORWARD: False}
         return DistributedDataParallel(
             network,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            # No replica reads the running statistics while it trains; `settle` makes them one in the end.
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **no_buffers,
         )
 
     def share(self, images: int, whole: int) -> float:
