@@ -21,6 +21,7 @@ from secfed.errors import ConfigError, SecfedError
 from secfed.predict_command import predict_command
 from secfed.provision_command import provision_app
 from secfed.site_command import site_app
+from secfed.site_config import ONE_DEVICE, Computing
 from secfed.split_command import split_command
 
 app = typer.Typer(
@@ -113,6 +114,17 @@ def run_command(
     engine: EngineOption = "in_process",
     resume: ResumeOption = False,
     cores: CoresOption = None,
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="GPUs, or without one processes, that train a batch together. Not with [privacy].",
+        ),
+    ] = 1,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Have torch.compile make the network. Not with [privacy].")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train, test and report what a TOML file describes.
@@ -120,6 +132,9 @@ def run_command(
     Data, labels and the configuration are checked before any training starts. A run folder belongs to one
     configuration; --resume goes on from the last finished round. With --cache, what `secfed data prepare` or another
     run left there is not prepared again, and several runs may use it at once. It holds patient data in the clear.
+
+    --devices and --compile are of this machine and not of the run: they hold for every site and reference of this
+    attempt. Several devices draw other views than one does.
 
     Example: secfed run my-study.toml --out runs/my-study
     """
@@ -133,6 +148,7 @@ def run_command(
         engine=engine,
         resume=resume,
         cores=cores,
+        computing=Computing(devices=devices, compile=compiled),
         as_json=as_json,
     )
 
@@ -523,7 +539,15 @@ def _governance(
 
 
 def _run(
-    config: Any, *, out: Path, cache: Path | None, engine: str, resume: bool, cores: int | None, as_json: bool
+    config: Any,
+    *,
+    out: Path,
+    cache: Path | None,
+    engine: str,
+    resume: bool,
+    cores: int | None,
+    computing: Computing = ONE_DEVICE,
+    as_json: bool,
 ) -> None:
     from secfed.display import RunDisplay, summary
     from secfed.experiment.run import run_experiment
@@ -540,6 +564,7 @@ def _run(
                 engine="ray" if engine == "ray" else "in_process",
                 resume=resume,
                 cores=cores,
+                computing=computing,
                 progress=display.progress,
             )
             display.status("Writing the report")

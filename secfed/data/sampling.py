@@ -77,6 +77,10 @@ class PatchSampler:
         With context the image is (1 + 2 * context_slices, *patch_size), from below to above. The label is uint8, or of
         a case with unlabelled organs int32.
         """
+        return self.cut(*self.place(generator))
+
+    def place(self, generator: np.random.Generator) -> tuple[int, tuple[int, ...]]:
+        """Case and lowest corner of a patch: all that `draw` takes from the generator."""
         wants_foreground = self._foreground_prob > 0 and generator.random() < self._foreground_prob
         if wants_foreground and self._with_foreground:
             case = self._with_foreground[generator.integers(len(self._with_foreground))]
@@ -87,6 +91,10 @@ class PatchSampler:
                 int(generator.integers(size - patch + 1)) if size > patch else 0
                 for size, patch in zip(self._images[case].shape, self._patch_size, strict=True)
             )
+        return case, corner
+
+    def cut(self, case: int, corner: tuple[int, ...]) -> tuple[Image, Label]:
+        """The patch at a place, as `draw` gives it."""
         image = self._image(case, corner)
         label: Label = self._cut(self._labels[case], corner, np.uint8(0))
         if self._background[case]:

@@ -53,6 +53,8 @@ def supervise_site(folder: Path) -> Supervisor:
     port = _free_port()
     door = f"127.0.0.1:{port}"
     env = environment(node / "flwr-home")
+    # torch would keep what it compiled, and take it from there again, where every user of the machine may write.
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(node / "compiled")
     supernode = Service(
         name="supernode",
         command=[

@@ -28,7 +28,7 @@ from secfed.preflight.verdict import (
 )
 from secfed.protected_vector import vector_format
 from secfed.report.trust import TRUST
-from secfed.site_config import load_site_file
+from secfed.site_config import SiteFile, load_site_file
 
 COARSE = 0.01
 """From this share of the clip norm on, rounding is worth a warning."""
@@ -159,6 +159,7 @@ def check(
             *_range_warnings(planned),
             *_range_warnings(asked),
             *_site_warnings(site),
+            *_machine_warnings(site_file, compiling=measure),
         ),
         refusals=tuple(refusals),
     )
@@ -168,6 +169,22 @@ def _site_warnings(site: SiteVerdict | None) -> list[str]:
     if site is None or site.in_run:
         return []
     return [f"The site '{site.name}' is not one of this run's [[sites]]; only its policy was compared."]
+
+
+def _machine_warnings(file: SiteFile | None, *, compiling: bool) -> list[str]:
+    """What the site's settings lack on this machine, which need not be the site's; compiling takes a while."""
+    if file is None:
+        return []
+    from clients.compilation import require_compiler
+    from clients.device import compute_of
+
+    try:
+        compute = compute_of(file)
+        if compute.compiled and compiling:
+            require_compiler(compute.device)
+    except ConfigError as error:
+        return [f"On this machine, the site '{file.name}' could not train as its site.toml says: {error}."]
+    return []
 
 
 def _range_warnings(found: ValueRange | None) -> list[str]:

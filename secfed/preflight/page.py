@@ -252,6 +252,12 @@ def _site(found: SiteVerdict, console: Console) -> None:
         f"{policy.max_rounds:,} rounds.",
         console,
     )
+    computing = found.computing
+    _say(
+        f"It trains with device = {found.device}, devices = {computing.shown_devices} and "
+        f"compile = {str(computing.compile).lower()}.",
+        console,
+    )
     if not found.refusals:
         _say("It would take part in this plan.", console, style="green")
     for reason in found.refusals:

@@ -35,7 +35,7 @@ from secfed.preflight.timing import time_masking, time_training
 from secfed.preflight.value_range import value_range
 from secfed.protected_vector import vector_format
 from secfed.provisioning.consortium import sign_next
-from secfed.site_config import SiteData, SiteFile, SitePolicy, save_site_file
+from secfed.site_config import SiteData, SiteFile, SitePolicy, load_site_file, save_site_file
 
 DEMO = Path(cli.__file__).parent / "configs" / "demo.toml"
 TINY = ParameterLayout((TensorSpec("weight", (3,), "parameter"), TensorSpec("mean", (2,), "buffer")))
@@ -409,6 +409,28 @@ def test_a_site_that_would_take_part_is_told_so(preflight, tmp_path):
     assert code == 0
     assert "It would take part in this plan." in out
     assert "Ready" in out
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_what_a_site_trains_on_is_shown_and_held_against_the_plan(preflight, tmp_path):
+    path, folder = write(tmp_path), site_folder(tmp_path / "site")
+    plain = load_site_file(folder)
+
+    def said(*options, **changes):
+        save_site_file(folder, plain.model_copy(update=changes))
+        return preflight(path, "--site", folder, *options, columns=200)
+
+    code, out, _ = said(devices=2, compile=True, device="cpu")
+    assert code == 0
+    assert "It trains with device = cpu, devices = 2 and compile = true." in out
+    code, out, _ = said("--json", devices=3)
+    found = json.loads(out)
+    assert (code, found["site"]["devices"], found["site"]["compile"]) == (5, 3, False)
+    assert "devices = 3: a step of this plan has 2 images" in found["site"]["refusals"][0]
+    # The machine that asks need not be the site's.
+    code, out, _ = said("--json", device="cpu", devices=(0, 1))
+    assert code == 0
+    assert any("numbers CUDA devices" in warning for warning in json.loads(out)["warnings"])
 
 
 @pytest.mark.usefixtures("no_rehearsal")
