@@ -122,11 +122,15 @@ def compose(segments: Iterable[Segment]) -> PrivacyLoss:
     | segments | account |
     |---|---|
     | none, or sampling probability 0 throughout | no loss |
+    | sampling probability above 1 - 1e-9 | as 1, which can only raise epsilon |
     | noise 0 and a positive sampling probability anywhere | unbounded |
     | noise of about 0.002 clip norms and less | sampling ignored, which can only raise epsilon; closed form |
     | the rest | dp-accounting |
     """
     return _compose(_canonical(segments))
+
+
+_NEARLY_ALL = 1.0 - 1e-9
 
 
 class _Steps(NamedTuple):
@@ -138,11 +142,16 @@ class _Steps(NamedTuple):
 
 
 def _canonical(segments: Iterable[Segment]) -> tuple[_Steps, ...]:
-    """One entry for each kind of step, sorted; all steps with every patient in them are one Gaussian step."""
+    """One entry for each kind of step, sorted; all steps with every patient in them are one Gaussian step.
+
+    So are those with nearly every one: without sampling a step loses no less, and dp-accounting cannot compute the
+    little that such sampling would save.
+    """
     counts: dict[tuple[float, float], int] = {}
     for segment in segments:
         if segment.sampling_prob > 0.0:
-            key = (float(segment.sampling_prob), float(segment.noise_multiplier))
+            sampling_prob = 1.0 if segment.sampling_prob > _NEARLY_ALL else float(segment.sampling_prob)
+            key = (sampling_prob, float(segment.noise_multiplier))
             counts[key] = counts.get(key, 0) + segment.steps
     sampled = [_Steps(q, noise, steps) for (q, noise), steps in sorted(counts.items()) if q < 1.0 or noise == 0.0]
     # T steps of noise sigma are one of sigma / sqrt(T), exactly; fsum rounds once, whatever the order.

@@ -77,6 +77,7 @@ def supervise_site(folder: Path) -> Supervisor:
         command=[sys.executable, "-m", WORKER_MODULE, str(folder), door],
         environment=env,
         patience_seconds=DRAIN_SECONDS,
+        takes_along="supernode",
     )
     return Supervisor([supernode, worker], logs=node / "logs", log=site_log(folder, site))
 

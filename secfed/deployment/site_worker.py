@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
@@ -80,6 +81,10 @@ class Door:
         )
 
 
+class TaskWithdrawn(SecfedError):  # noqa: N818 - what happened to it, not an error of ours
+    """The SuperNode handed out a message whose run ended while it came in."""
+
+
 class SiteWorker:
     """Answers the messages of one SuperNode for one site folder until it is told to stop."""
 
@@ -98,7 +103,12 @@ class SiteWorker:
         self._stopping = True
 
     def run(self) -> None:
-        """Take tasks one after another: a SuperNode hands out the next when this one is answered."""
+        """Take tasks one after another: a SuperNode hands out the next when this one is answered.
+
+        Raises:
+            TaskWithdrawn: the SuperNode has to be started anew, or every later answer waits in it for another message:
+                it will find an answer of its own to this one, send it in place of the next, and stay one behind.
+        """
         with_tasks = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
         client = self.door.client()
         pause = FIRST_POLL_SECONDS
@@ -119,6 +129,10 @@ class SiteWorker:
         details, context = "", None
         try:
             message, context, _, fab = pull_task_input(client)
+        except httpx.HTTPStatusError as refused:
+            client.close()
+            raise TaskWithdrawn(f"a message was withdrawn while it was handed over: {refused}") from refused
+        try:
             refusal = self._refusal(fab.content, task.fab_hash)
             if refusal is not None:
                 details = "the bundle is not approved at this site"

@@ -34,6 +34,8 @@ MOST_LOG_BYTES = 2**24
 OLDER = ".1"
 """What a full log is moved to, in place of what was there."""
 _FIRST_LINES_BYTES = 2**14
+ANEW_STATUS = 75
+"""By which a service asks that the one it takes along starts anew with it (sysexits: a temporary failure)."""
 STEADY_SECONDS = 60.0
 """A process that ran for so long is started again at once, the next time that it ends."""
 
@@ -44,7 +46,8 @@ class Service:
 
     SIGTERM lets it finish what it does, for at most `patience_seconds`. `explain` gets the last lines of its log
     where it ended by itself, and says in plain words who must do what, or nothing. `announce` gets the first lines of
-    what it wrote since it was started, again and again until it has something to say about them.
+    what it wrote since it was started, again and again until it has something to say about them. The service named in
+    `takes_along` is ended, and so started anew, where this one ends with `ANEW_STATUS`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Service:
     ready: Callable[[], bool] = lambda: True
     explain: Callable[[str], str] = lambda _: ""
     announce: Callable[[str], str] | None = None
+    takes_along: str = ""
     ready_seconds: float = 60.0
     patience_seconds: float = 10.0
 
@@ -140,6 +144,8 @@ class Supervisor:
             self._announce(service)
             return
         if service.name not in self._due:
+            if process.returncode == ANEW_STATUS and service.takes_along in self._processes:
+                self._processes[service.takes_along].terminate()
             steady = now - self._started[service.name] >= STEADY_SECONDS
             wait = 0.0 if steady else self._waits.get(service.name, FIRST_WAIT_SECONDS)
             self._waits[service.name] = min(LONGEST_WAIT_SECONDS, 2 * max(wait, FIRST_WAIT_SECONDS))

@@ -8,8 +8,8 @@ from flwr.app import Context
 
 from clients.app import create_app
 from secfed.deployment.site_side import NODE_FOLDER, SECRET_FILE, site_log
-from secfed.deployment.site_worker import Door, SiteWorker
-from secfed.deployment.supervisor import install_signals
+from secfed.deployment.site_worker import Door, SiteWorker, TaskWithdrawn
+from secfed.deployment.supervisor import ANEW_STATUS, install_signals
 from secfed.provenance import check_single_root
 from secfed.provisioning.approvals import Approvals
 from secfed.site_config import load_site_file
@@ -33,7 +33,11 @@ def main(folder: Path, address: str) -> None:
     worker = SiteWorker(folder, door=door, approvals=approvals, app=create_app(own_folder), log=site_log(folder, site))
     install_signals(worker.stop)
     _load_what_messages_need()
-    worker.run()
+    try:
+        worker.run()
+    except TaskWithdrawn as error:
+        sys.stderr.write(f"{error}; SuperNode and worker start anew\n")
+        sys.exit(ANEW_STATUS)
 
 
 def _load_what_messages_need() -> None:

@@ -56,18 +56,50 @@ time.sleep(100)
 """
 
 
+def test_a_service_that_asks_for_it_takes_another_along(tmp_path):
+    ask = f"import os, sys, time; time.sleep(0.3); os.path.exists({str(tmp_path / 'asked')!r}) and time.sleep(100)"
+    ask += f"; open({str(tmp_path / 'asked')!r}, 'w').close(); sys.exit({module.ANEW_STATUS})"
+    made, thread = running(tmp_path, [service("one", SLEEP), service("two", ask, takes_along="one")])
+    first = made.pids["one"]
+    until(lambda: made.pids.get("one", first) != first and "two" in made.pids)
+    time.sleep(1.0)
+    assert {entry["service"] for entry in read_log(tmp_path / "audit.jsonl")} == {"one", "two"}
+    assert set(made.pids) == {"one", "two"}
+    made.stop()
+    thread.join(20)
+
+
+def test_a_service_that_ends_otherwise_takes_nobody_along(tmp_path):
+    code = f"import os, sys; os.path.exists({str(tmp_path / 'ended')!r}) and __import__('time').sleep(100)"
+    code += f"; open({str(tmp_path / 'ended')!r}, 'w').close(); sys.exit(1)"
+    made, thread = running(tmp_path, [service("one", SLEEP), service("two", code, takes_along="one")])
+    first = made.pids["one"]
+    until(lambda: (tmp_path / "ended").exists() and "two" in made.pids)
+    time.sleep(0.5)
+    assert made.pids["one"] == first
+    made.stop()
+    thread.join(20)
+
+
 def test_what_a_service_says_first_is_announced_once_for_each_start(tmp_path, capfd):
     code = "import time; print('hello', flush=True); time.sleep(0.2); print('let in', flush=True); time.sleep(100)"
     heard = lambda lines: "is in" if "let in" in lines else ""  # noqa: E731 - as callers write it
     made, thread = running(tmp_path, [service("one", code, announce=heard)])
     log = tmp_path / "logs" / "one.log"
-    until(lambda: log.read_text().count("let in") == 1)
+    said = [""]
+
+    def heard_times(count):
+        said[0] += capfd.readouterr().err
+        return said[0].count("one: is in\n") == count
+
+    until(lambda: heard_times(1))
     os.kill(made.pids["one"], signal.SIGKILL)
-    until(lambda: log.read_text().count("let in") == 2)
-    time.sleep(0.5)
+    until(lambda: heard_times(2))
+    time.sleep(0.2)
     made.stop()
     thread.join(20)
-    assert capfd.readouterr().err.count("one: is in\n") == 2
+    assert log.read_text().count("let in") == 2
+    assert heard_times(2)
 
 
 def test_a_killed_service_is_started_again_and_noted(tmp_path):

@@ -19,6 +19,7 @@ from secfed.network import initial_vector
 from secfed.parameters import PLAN_KEY, save_vector
 from secfed.predict.trained_model import open_model
 from secfed.preflight.check import check
+from secfed.preflight.members import RunToLookAt
 from secfed.report.page import build_report
 from secfed.report.run_folder import read_run_folder
 from secfed.site_config import SitePolicy
@@ -104,7 +105,7 @@ def test_every_protection_ends_on_one_model_bit_for_bit_and_the_record_verifies(
 def test_preflight_counts_what_the_further_channels_cost(scans, mode):
     found = {
         count: check(
-            config(scans, model={"context_slices": count}, protection={"mode": mode}),
+            RunToLookAt(config=config(scans, model={"context_slices": count}, protection={"mode": mode})),
             clients=None,
             noise_tail=0,
             site_folder=None,

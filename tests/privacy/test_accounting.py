@@ -103,6 +103,15 @@ def test_hardly_any_noise_still_has_a_finite_and_growing_price(noise):
     assert 100 < costs[0] < costs[1] < 3 * 0.5 / noise**2 + 3 * 9 / noise
 
 
+@pytest.mark.parametrize("left_out", [1e-16, 1e-13, 1e-10])
+@pytest.mark.parametrize("noise", [0.1, 0.3, 2.0])
+def test_sampling_nearly_everybody_costs_what_everybody_does(left_out, noise):
+    nearly, all_of_them = (
+        spend([Segment(sampling_prob=q, noise_multiplier=noise, steps=3)], delta=1e-7) for q in (1.0 - left_out, 1.0)
+    )
+    assert nearly.epsilon == all_of_them.epsilon
+
+
 def test_order_and_splitting_of_segments_change_no_bit():
     whole = [segment(0.2, 2.0, 40), segment(0.1, 1.2, 60), segment(1.0, 9.0, 5)]
     parts = [segment(0.1, 1.2, 25), segment(1.0, 9.0, 5), segment(0.2, 2.0, 40), segment(0.1, 1.2, 35)]

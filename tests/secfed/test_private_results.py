@@ -21,6 +21,7 @@ from secfed.errors import ConfigError, SecfedError
 from secfed.experiment.run import Progress, run_experiment
 from secfed.ledger_command import ledger_page
 from secfed.preflight.check import check
+from secfed.preflight.members import RunToLookAt
 from secfed.preflight.page import print_preflight
 from secfed.report import build_report
 from secfed.report.naming import has_guarantee
@@ -147,7 +148,7 @@ def test_preflight_prices_the_run_and_asks_the_site_s_cap(scans, tmp_path):
     def asked(max_epsilon):
         policy = site.file.policy.model_copy(update={"max_epsilon": max_epsilon})
         save_site_file(folder, site.file.model_copy(update={"policy": policy}))
-        return check(config, clients=None, noise_tail=0, site_folder=folder, measure=False)
+        return check(RunToLookAt(config=config), clients=None, noise_tail=0, site_folder=folder, measure=False)
 
     found = asked(6.0)
     console = Console(record=True, width=2000, file=io.StringIO())
@@ -167,7 +168,7 @@ def test_preflight_refuses_what_no_noise_can_meet_before_anything_runs(scans, tm
     impossible = private_tables(epsilon=1e-9, delta=1e-10)
     config = load_run_config(write_config(tmp_path, scans, **impossible))
     with pytest.raises(ConfigError, match="out of reach"):
-        check(config, clients=None, noise_tail=0, site_folder=None, measure=False)
+        check(RunToLookAt(config=config), clients=None, noise_tail=0, site_folder=None, measure=False)
     with pytest.raises(ConfigError, match="out of reach"):
         run_experiment(config, out=tmp_path / "run", engine="in_process", resume=False, cores=1, progress=SILENT)
     assert not (tmp_path / "run").exists()
