@@ -58,8 +58,8 @@ def test_centralised_training_draws_as_many_samples_of_each_site_as_the_federati
         draws[model][owners[self]] += 1
         return draw(self, generator)
 
-    def owned(source, *arguments, **options):
-        sampler = make(source, *arguments, **options)
+    def owned(source, *arguments, **more):
+        sampler = make(source, *arguments, **more)
         owners[sampler] = source.site
         return sampler
 

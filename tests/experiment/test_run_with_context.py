@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from command_line import call
 from small_federation import config, digest, provision, train, tree
@@ -18,8 +19,7 @@ from secfed.governance.page import render
 from secfed.network import initial_vector
 from secfed.parameters import PLAN_KEY, save_vector
 from secfed.predict.trained_model import open_model
-from secfed.preflight.check import check
-from secfed.preflight.members import RunToLookAt
+from secfed.preflight.timing import time_training
 from secfed.report.page import build_report
 from secfed.report.run_folder import read_run_folder
 from secfed.site_config import SitePolicy
@@ -102,36 +102,35 @@ def test_every_protection_ends_on_one_model_bit_for_bit_and_the_record_verifies(
 
 
 @pytest.mark.parametrize("mode", ["plain", "masked", "encrypted"])
-def test_preflight_counts_what_the_further_channels_cost(scans, mode):
-    found = {
-        count: check(
-            RunToLookAt(config=config(scans, model={"context_slices": count}, protection={"mode": mode})),
-            clients=None,
-            noise_tail=0,
-            site_folder=None,
-            measure=False,
-        )
-        for count in (0, 2)
-    }
-    for count, told in found.items():
-        assert not told.refusals
-        network = network_for(config(scans, model={"context_slices": count}).plan(), torch.device("cpu"))
-        assert told.num_parameters == sum(parameter.numel() for parameter in network.parameters())
+def test_preflight_counts_what_the_further_channels_cost(scans, tmp_path, monkeypatch, capfd, mode):
+    found = {}
+    for count in (0, 2):
+        changes = {"model": {"context_slices": count}, "protection": {"mode": mode}}
+        path = tmp_path / f"{count}.toml"
+        path.write_text(tomli_w.dumps(tree(scans, **changes)))
+        code, out, _ = call(monkeypatch, capfd, "preflight", path, "--json")
+        assert code == 0
+        found[count] = json.loads(out)
+        network = network_for(config(scans, **changes).plan(), torch.device("cpu"))
+        assert found[count]["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     # Four kernels of 3 x 3 for each further slice, in the one layer that sees the image.
-    assert found[2].num_parameters - found[0].num_parameters == 4 * 4 * 9
-    more = found[2].traffic.vector_bytes - found[0].traffic.vector_bytes
+    assert found[2]["parameters"] - found[0]["parameters"] == 4 * 4 * 9
+    more = found[2]["bytes"]["vector_up_bytes"] - found[0]["bytes"]["vector_up_bytes"]
     assert more == (0 if mode == "encrypted" else 4 * 4 * 4 * 9)  # which fit into the ciphertexts that there are
-    assert found[2].as_dict()["network"] == "unet in 2.5D, 2 slices on each side"
+    assert found[2]["network"] == "unet in 2.5D, 2 slices on each side"
 
 
-def test_preflight_shows_it_and_times_a_step(scans, tmp_path, monkeypatch, capfd):
-    import tomli_w
-
+def test_preflight_shows_it(scans, tmp_path, monkeypatch, capfd):
     path = tmp_path / "run.toml"
     path.write_text(tomli_w.dumps(tree(scans, **tables())))
     code, out, _ = call(monkeypatch, capfd, "preflight", path)
     assert code == 0
     assert f"({LABEL})" in out
+
+
+def test_preflight_times_steps_on_stacks_of_slices(scans):
+    found = time_training(config(scans, **tables()))
+    assert {site.seconds_per_step > 0 for site in found.sites} == {True}
 
 
 def test_a_site_s_policy_bounds_a_network_with_context_by_its_size():
