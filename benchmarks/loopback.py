@@ -17,12 +17,12 @@ from typing import Any, Self
 
 import tomli_w
 
-from clients.approvals import Approvals
 from secfed.data.phantom.writer import write_mixed_phantom
 from secfed.deployment.bundle import bundle_bytes, bundle_digest
 from secfed.provenance import code_digest
 from secfed.provisioning.adoption import adopt
 from secfed.provisioning.aggregator_service import make_aggregator_folder
+from secfed.provisioning.approvals import Approvals
 from secfed.provisioning.consortium import ConsortiumFile, found_consortium, sign_next
 from secfed.provisioning.fingerprint import fingerprint
 from secfed.provisioning.reviewer import load_reviewer_key, public_half_or_new

@@ -1,5 +1,8 @@
 """What a step of local training costs: images per second, GIN's share of it, and how long it waits for images.
 
+And what a site may choose: batches made ahead by a thread, a compiled network, two devices in place of one, each as a
+ratio within this run (benchmarks.training_choices).
+
 The shipped training code runs as it is, on one site of generated scans, one round after another with and without GIN,
 so that a busy machine slows both. Seconds are CPU time of one thread on a CPU, and wall clock on a GPU. Shares are
 measured in rounds of their own, with a clock around augmentation and batches, and on a GPU with its queue emptied at
@@ -13,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -23,7 +27,8 @@ import torch
 
 from benchmarks.demo_plan import demo_tree
 from benchmarks.rows import Row, parser, publish
-from clients import local_steps
+from benchmarks.training_choices import Feed, choices
+from clients.batches import Batch, DrawnBatch, on_device
 from clients.training import TrainingSource, train_one_round
 from secfed.augmentation.appearance import views
 from secfed.config import TrainingPlan
@@ -107,10 +112,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="secfed-training-") as folder, one_torch_thread():
         cases = generated_cases(Path(folder))
         rows = [row for one in ON_CPU for row in measured(one, cases, torch.device("cpu"), "float32", repeats=repeats)]
+        rows += chosen(ON_CPU[0], cases, torch.device("cpu"), "float32", repeats=repeats)
         if torch.cuda.is_available():
             device = torch.device("cuda")
             for precision in ("float32", "bfloat16"):
-                rows += [row for one in ON_GPU for row in measured(one, cases, device, precision, repeats=repeats)]
+                for one in ON_GPU:
+                    rows += measured(one, cases, device, precision, repeats=repeats)
+                    rows += chosen(one, cases, device, precision, repeats=repeats)
     publish(rows, path=given.json)
 
 
@@ -187,8 +195,27 @@ def measured(
     ]
 
 
-def clocked_round(plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: torch.device) -> Shares:
-    """One round with clocks in it."""
+def chosen(
+    workload: Workload, cases: tuple[PreparedCase, ...], device: torch.device, precision: str, *, repeats: int
+) -> list[Row]:
+    """Rows of one workload under each choice that a site has."""
+    plan = workload.plan(method="gin", precision=precision)
+
+    def idle(feed: Feed) -> float:
+        found = clocked_round(plan, cases, device, feed=feed)
+        return found.batches / found.whole
+
+    def seconds(**how: Any) -> float:
+        return _round(plan, cases, device, **how)
+
+    title = f"{workload.title}, {device.type}" + ("" if precision == "float32" else f", {precision}")
+    return choices(title, seconds=seconds, idle=idle, device=device, repeats=repeats)
+
+
+def clocked_round(
+    plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: torch.device, *, feed: Feed = on_device
+) -> Shares:
+    """One round with clocks in it; `feed` brings batches to the device."""
     spent = {"gin": 0.0, "batches": 0.0}
 
     def clocked(part: str, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -200,25 +227,29 @@ def clocked_round(plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: t
 
         return call
 
-    def batches(*arguments: Any, **more: Any) -> Iterator[Any]:
-        made = original(*arguments, **more)
-        take = clocked("batches", lambda: next(made, None))
-        while (batch := take()) is not None:
-            yield batch
+    @contextmanager
+    def batches(drawn: Iterator[DrawnBatch], where: torch.device) -> Iterator[Iterator[Batch]]:
+        with feed(drawn, where) as made:
+            take = clocked("batches", lambda: next(made, None))
+            yield iter(take, None)
 
-    original = local_steps._batches
     with (
         mock.patch("clients.local_steps.views", clocked("gin", views)),
-        mock.patch("clients.local_steps._batches", batches),
+        mock.patch("clients.local_steps.on_device", batches),
     ):
         whole = _round(plan, cases, device)
     return Shares(whole=whole, gin=spent["gin"], batches=spent["batches"])
 
 
-def _round(plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: torch.device) -> float:
-    """Seconds between the first step and the last of a round: what a round begins with is left out."""
+def _round(
+    plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: torch.device, *, wall: bool = False, **how: Any
+) -> float:
+    """Seconds between the first step and the last of a round: what a round begins with is left out.
+
+    `how` is for `train_one_round`; with `wall` it is the clock on the wall that counts, on a CPU too.
+    """
     start, layout = _initial(plan)
-    ends = _Ends(plan.training.steps_per_round, device)
+    ends = _Ends(plan.training.steps_per_round, time.perf_counter if wall else lambda: _now(device))
     with tempfile.TemporaryDirectory(prefix="secfed-round-") as state:
         train_one_round(
             plan=plan,
@@ -230,6 +261,7 @@ def _round(plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: torch.de
             device=device,
             durable_state=False,
             on_step=ends.step,
+            **how,
         )
     return ends.seconds()
 
@@ -237,9 +269,9 @@ def _round(plan: TrainingPlan, cases: tuple[PreparedCase, ...], device: torch.de
 class _Ends:
     """The moments at which the first and the last step of a round have ended; at no other is a GPU's queue emptied."""
 
-    def __init__(self, steps: int, device: torch.device) -> None:
+    def __init__(self, steps: int, clock: Callable[[], float]) -> None:
         self._steps = steps
-        self._device = device
+        self._clock = clock
         self._seen = 0
         self._first = self._last = 0.0
 
@@ -247,9 +279,9 @@ class _Ends:
         """Called after every step."""
         self._seen += 1
         if self._seen == 1:
-            self._first = _now(self._device)
+            self._first = self._clock()
         elif self._seen == self._steps:
-            self._last = _now(self._device)
+            self._last = self._clock()
 
     def seconds(self) -> float:
         """What all steps take at the pace between these two."""

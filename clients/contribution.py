@@ -6,7 +6,7 @@ Runs at a site. torch is imported when work starts, because a Flower process sta
 import time
 from dataclasses import dataclass
 
-from clients.device import torch_device
+from clients.device import compute_of
 from clients.own_layers import OwnLayers
 from clients.site import Session, Site
 from clients.update import TrainedRound, encode_update, rounding_stream
@@ -42,13 +42,13 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
     cases = site.cases(plan)
     own = OwnLayers.of(site, session)
     network = own.start(model, server_round=server_round)
-    device = torch_device(site.file.device)
+    compute = compute_of(site.file)
     validation = {}
     if plan.privacy.guarantees:
         # Whatever the request asks for: scores of private cases are a release, and nobody pays for one here.
         validate = False
     if validate and cases.validation:
-        scores = mean_dice_by_modality(network, layout, cases.validation, plan=plan, device=device)
+        scores = mean_dice_by_modality(network, layout, cases.validation, plan=plan, device=compute.device)
         validation = {
             f"validation_{kind}_{modality.lower()}": value
             for modality, (dice_sum, count) in scores.items()
@@ -66,7 +66,9 @@ def contribute(site: Site, session: Session, *, model: FloatVector, server_round
         layout=layout,
         server_round=server_round,
         state_folder=site.state,
-        device=device,
+        device=compute.device,
+        replicas=compute.replicas,
+        compiled=compute.compiled,
         durable_state=site.file.durable_state,
     )
     trained_at = time.perf_counter()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from secfed.config import TrainingPlan
 from secfed.data.cases import LABEL_MAPS, LabelMap, Modality
 from secfed.data.preprocessing import PreparedCase
+from secfed.data.sampling import neighbours
 from secfed.errors import DataError
 from secfed.metrics import dice_per_class, hd95_per_class
 from secfed.model import grid_factor, load_flat
@@ -43,9 +44,10 @@ def predict(
 ) -> npt.NDArray[np.uint8]:
     """Label volume (z, y, x) of a case, by a model on `device`.
 
-    A 2D model segments whole slices, `batch_size` at a time; a 3D model slides a window of the training patch's size
-    over the volume, with Gaussian weights and half overlap, so that memory does not grow with the volume. The model is
-    in evaluation mode during the call and then as before.
+    A 2D model segments whole slices, `batch_size` at a time; with context slices each comes with its neighbours, where
+    past the end of the volume its outermost slice stands again, as in training. A 3D model slides a window of the
+    training patch's size over the volume, with Gaussian weights and half overlap, so that memory does not grow with the
+    volume. The model is in evaluation mode during the call and then as before.
     """
     training = model.training
     model.eval()
@@ -181,7 +183,7 @@ def _predict_slices(
     padded = F.pad(volume, padding, value=float(volume.min()))
     parts = []
     for first in range(0, len(padded), batch_size):
-        batch = padded[first : first + batch_size, None].to(device)
+        batch = _stacks(padded, first, batch_size, plan).to(device)
         parts.append(_logits(model, batch, plan).argmax(dim=1).to(torch.uint8))
     return torch.cat(parts)[(slice(None), *inside)].cpu()
 
@@ -198,10 +200,20 @@ def _slice_logits(
     padded = F.pad(volume, padding, value=float(volume.min()))
     parts = []
     for first in range(0, len(padded), batch_size):
-        logits = _logits(model, padded[first : first + batch_size, None], plan)
+        logits = _logits(model, _stacks(padded, first, batch_size, plan), plan)
         parts.append(logits[(slice(None), slice(None), *inside)].to(gathered))
         on_share(min(1.0, (first + batch_size) / len(padded)))
     return torch.cat(parts).transpose(0, 1)
+
+
+def _stacks(volume: Tensor, first: int, count: int, plan: TrainingPlan) -> Tensor:
+    """Slices `first` to `first + count` of a volume with their neighbours as channels, (slices, C, y, x)."""
+    context, depth = plan.model.context_slices, len(volume)
+    if not context:
+        return volume[first : first + count, None]
+    middle = range(first, min(first + count, depth))
+    index = np.stack([neighbours(z, depth=depth, context_slices=context) for z in middle])
+    return volume[torch.from_numpy(index).to(volume.device)]
 
 
 def _predict_windows(

@@ -4,20 +4,25 @@ Runs at sites. Everything between two batches stays on the device; the losses ar
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from clients.batches import draw_batches, on_device
 from clients.loss import consistency_loss, segmentation_loss
 from clients.marginal_loss import marginal_segmentation_loss
 from secfed.augmentation.appearance import views
 from secfed.augmentation.spatial import random_affine
 from secfed.config import TrainingConfig, TrainingPlan
 from secfed.data.sampling import PatchSampler
+
+if TYPE_CHECKING:
+    # One device needs no torch.distributed, and a Flower process starts for every message.
+    from clients.replica import Replica
 
 _ONE_CYCLE_RISE = 0.3
 _ONE_CYCLE_START = 1 / 25
@@ -58,11 +63,13 @@ def run_steps(
     sampling: np.random.Generator,
     augmentation_seed: int,
     device: torch.device,
+    replica: "Replica | None" = None,
     on_step: Callable[[], None] | None,
 ) -> npt.NDArray[np.float64]:
     """Train `model` in place and return the loss of every step, (steps,).
 
-    Sampler i gives `samples[i]` patches; those of all samplers are shuffled together and cut into `steps` batches.
+    Sampler i gives `samples[i]` patches; those of all samplers are shuffled together and cut into `steps` batches. A
+    `replica` takes its part of every batch; gradients and losses are then the means over all replicas.
     """
     training = plan.training
     weights = training.class_weights
@@ -72,40 +79,50 @@ def run_steps(
     dtype = precision_of(training)
     scaler = torch.amp.GradScaler(device.type, init_scale=_FLOAT16_SCALE, enabled=dtype is torch.float16)
     losses: list[Tensor] = []
-    for step, (clean, unmoved, partial) in enumerate(
-        _batches(samplers, samples, steps=steps, generator=sampling, device=device)
-    ):
-        progress = (server_round - 1 + (step + 0.5) / steps) / plan.federation.rounds
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress, training)
-        images, labels = random_affine(clean, unmoved, config=plan.augmentation.affine, generator=augmentation)
-        first, partner = views(images, labels, config=plan.augmentation, generator=augmentation)
-        batch = first if partner is None else torch.cat((first, partner))
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
-            logits = model(batch.to(memory_format=memory_format(plan, device)))
-        both = partner is not None and plan.augmentation.consistency.labelled == "both"
-        supervised_loss = marginal_segmentation_loss if partial else segmentation_loss
-        loss = supervised_loss(
-            logits if both else logits[: len(first)],
-            torch.cat((labels, labels)) if both else labels,
-            dice_weight=training.dice_weight,
-            cross_entropy_weight=training.cross_entropy_weight,
-            class_weights=class_weights,
-            over=training.loss_over,
-        )
-        if partner is not None:
-            loss = loss + plan.augmentation.consistency_weight * consistency_loss(*logits.chunk(2))
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch ships no type for it
-        scaler.unscale_(optimizer)
-        proximal.add_gradient()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        losses.append(loss.detach())
-        if on_step is not None:
-            on_step()
-    values: npt.NDArray[np.float64] = torch.stack(losses).cpu().double().numpy()
+    forward = model if replica is None else replica.wrapped(model)
+    part = (0, 1) if replica is None else replica.part
+    drawn = draw_batches(samplers, samples, steps=steps, generator=sampling, part=part)
+    with on_device(drawn, device) as batches:
+        for step, given in enumerate(batches):
+            progress = (server_round - 1 + (step + 0.5) / steps) / plan.federation.rounds
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(progress, training)
+            images, labels = random_affine(
+                given.images, given.labels, config=plan.augmentation.affine, generator=augmentation
+            )
+            first, partner = views(images, labels, config=plan.augmentation, generator=augmentation)
+            batch = first if partner is None else torch.cat((first, partner))
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32):
+                logits = forward(batch.to(memory_format=memory_format(plan, device)))
+            both = partner is not None and plan.augmentation.consistency.labelled == "both"
+            supervised_loss = marginal_segmentation_loss if given.partial else segmentation_loss
+            loss = supervised_loss(
+                logits if both else logits[: len(first)],
+                torch.cat((labels, labels)) if both else labels,
+                dice_weight=training.dice_weight,
+                cross_entropy_weight=training.cross_entropy_weight,
+                class_weights=class_weights,
+                over=training.loss_over,
+            )
+            if partner is not None:
+                loss = loss + plan.augmentation.consistency_weight * consistency_loss(*logits.chunk(2))
+            if replica is not None:
+                loss = loss * replica.share(len(first), given.whole)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch ships no type for it
+            scaler.unscale_(optimizer)
+            proximal.add_gradient()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            losses.append(loss.detach())
+            if on_step is not None:
+                on_step()
+    means = torch.stack(losses)
+    if replica is not None:
+        replica.settle(model)
+        means = replica.mean(means)
+    values: npt.NDArray[np.float64] = means.cpu().double().numpy()
     return values
 
 
@@ -145,30 +162,6 @@ def learning_rate(progress: float, training: TrainingConfig) -> float:
     if progress < rise:
         return peak * progress / rise
     return peak if training.schedule == "constant" else peak * _half_wave((progress - rise) / (1 - rise))
-
-
-def _batches(
-    samplers: tuple[PatchSampler, ...],
-    samples: list[int],
-    *,
-    steps: int,
-    generator: np.random.Generator,
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Images (B, 1, *patch) and labels (B, *patch), int64, on the device, and whether background is open somewhere."""
-    slots = generator.permutation(np.repeat(np.arange(len(samplers)), samples))
-    for batch in np.array_split(slots, steps):
-        images, labels = zip(*(samplers[index].draw(generator) for index in batch), strict=True)
-        stacked = np.stack(labels)
-        # Asked before the copy, because an answer from the device would have to be waited for.
-        partial = bool((stacked < 0).any())
-        yield _to_device(np.stack(images)[:, None], device), _to_device(stacked, device).long(), partial
-
-
-def _to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    # Pinned memory lets the copy run beside the device's work; a CPU tensor is already where it belongs.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _half_wave(share: float) -> float:

@@ -6,12 +6,13 @@ message, a masked vector, a ciphertext or, in plain mode and only where its poli
 """
 
 from clients.contribution import contribute, note
+from clients.device import compute_of
 from clients.encrypted_stages import EncryptedStages
 from clients.masked_stages import MaskedStages
 from clients.own_layers import modality_of
 from clients.requests import int_field, require_initial_model, require_round, text_field, wants_validation
 from clients.site import Session, Site
-from clients.training import samples_for
+from clients.training import samples_for, steps_of
 from privacy.errors import HostileInputError
 from privacy.secagg.client import SecAggClient
 from privacy.secagg.roster import Roster
@@ -73,7 +74,12 @@ class Participant:
             raise DataError(f"site '{self.site.name}' has no training cases")
         if plan.federation.normalisation == "fednorm":
             modality_of(self.site, plan)
-        self.site.file.policy.check_samples(sum(samples_for(source, plan.training) for source in cases.sources))
+        samples = [samples_for(source, plan.training) for source in cases.sources]
+        self.site.file.policy.check_samples(sum(samples))
+        # Steps differ by one image at most.
+        require_computable(
+            self.site, plan, smallest_step=sum(samples) // steps_of(cases.sources, samples, plan.training)
+        )
         if plan.privacy.mode != "off":
             from clients.private_contribution import require_affordable
 
@@ -125,6 +131,23 @@ class Participant:
         )
         note(self.site, session, made, protection_seconds=0.0)
         return self.site.reply(request, b"", vector=made.encoded)
+
+
+def require_computable(site: Site, plan: TrainingPlan, *, smallest_step: int) -> None:
+    """What would stop a round is said when the site joins: the devices, their shares of a step, and the compiler.
+
+    Raises:
+        PolicyRefusal: the site's settings do not go together with the plan.
+        ConfigError: the machine has not got what site.toml says.
+    """
+    computing = site.file.computing
+    computing.check_plan(plan)
+    computing.check_step(smallest_step)
+    compute = compute_of(site.file)
+    if compute.compiled:
+        from clients.compilation import require_compiler
+
+        require_compiler(compute.device)
 
 
 def _offer(request: Request) -> tuple[TrainingPlan, ParameterLayout]:

@@ -153,5 +153,6 @@ def trained_positions(network: nn.Module, layout: ParameterLayout) -> npt.NDArra
 
 def _blank_views(plan: TrainingPlan, device: torch.device) -> tuple[Tensor, Tensor]:
     """A patient's shapes and nobody's images."""
-    shape = (plan.privacy.patches * plan.privacy.views, *plan.training.patch_size)
-    return torch.zeros(shape, device=device)[:, None], torch.zeros(shape, dtype=torch.int64, device=device)
+    count, patch = plan.privacy.patches * plan.privacy.views, plan.training.patch_size
+    images = torch.zeros(count, plan.model.in_channels, *patch, device=device)
+    return images, torch.zeros(count, *patch, dtype=torch.int64, device=device)

@@ -33,7 +33,8 @@ class Patient:
 
 def patients_of(sources: Sequence[TrainingSource], plan: TrainingPlan) -> tuple[Patient, ...]:
     """The patients of all data sets of a site, in the order of their keys."""
-    return _patients(tuple(sources), plan.training.patch_size, plan.training.foreground_prob)
+    training = plan.training
+    return _patients(tuple(sources), training.patch_size, training.foreground_prob, plan.model.context_slices)
 
 
 def fingerprint_of(patients: Sequence[Patient]) -> bytes:
@@ -49,15 +50,16 @@ def patient_views(
     augmentation: torch.Generator,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """`patches` patches of one patient with `views` views each: images (P * K, 1, *patch), labels (P * K, *patch).
+    """`patches` patches of one patient with `views` views each: images (P * K, C, *patch), labels (P * K, *patch).
 
     Every view has its own pose and its own appearance; nothing of another patient goes into them, because a plan with
     patients to keep apart admits no method that does so (`TrainingPlan`).
     """
     drawn = [patient.sampler.draw(drawing) for _ in range(plan.privacy.patches)]
     views = plan.privacy.views
-    images = torch.from_numpy(np.stack([image for image, _ in drawn])[:, None]).to(device)
     labels = torch.from_numpy(np.stack([label for _, label in drawn])).to(device)
+    images = torch.from_numpy(np.stack([image for image, _ in drawn])).to(device)
+    images = images.reshape(len(drawn), plan.model.in_channels, *labels.shape[1:])
     images, labels = images.repeat_interleave(views, dim=0), labels.repeat_interleave(views, dim=0)
     images, labels = random_affine(images, labels.long(), config=plan.augmentation.affine, generator=augmentation)
     return appearance(images, labels, config=plan.augmentation, generator=augmentation), labels
@@ -65,7 +67,7 @@ def patient_views(
 
 @functools.lru_cache(maxsize=4)
 def _patients(
-    sources: tuple[TrainingSource, ...], patch_size: tuple[int, ...], foreground_prob: float
+    sources: tuple[TrainingSource, ...], patch_size: tuple[int, ...], foreground_prob: float, context_slices: int
 ) -> tuple[Patient, ...]:
     cases: dict[str, list[PreparedCase]] = {}
     for source in sources:
@@ -74,7 +76,9 @@ def _patients(
     return tuple(
         Patient(
             key=key,
-            sampler=PatchSampler(found, patch_size=patch_size, foreground_prob=foreground_prob),
+            sampler=PatchSampler(
+                found, patch_size=patch_size, foreground_prob=foreground_prob, context_slices=context_slices
+            ),
             digest=_digest(found),
         )
         for key, found in sorted(cases.items())

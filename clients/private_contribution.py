@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clients.contribution import Contribution
-from clients.device import torch_device
+from clients.device import compute_of
 from clients.releases import Releases
 from clients.site import Session, Site
 from clients.update import rounding_stream
@@ -111,7 +111,7 @@ class _Round:
             patients=self.patients,
             start=self.model,
             server_round=self.server_round,
-            device=torch_device(self.site.file.device),
+            device=compute_of(self.site.file).device,
         )
 
     def stream(self, label: str) -> Keystream:
@@ -278,7 +278,7 @@ def _whole_update(asked: _Round) -> _Delta:
             layout=session.layout,
             server_round=asked.server_round,
             state_folder=site.state,
-            device=torch_device(site.file.device),
+            device=compute_of(site.file).device,
             durable_state=site.file.durable_state,
         )
         moved = outcome.weights.astype(np.float64) - asked.model

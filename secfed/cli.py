@@ -21,6 +21,7 @@ from secfed.errors import ConfigError, SecfedError
 from secfed.predict_command import predict_command
 from secfed.provision_command import provision_app
 from secfed.site_command import site_app
+from secfed.site_config import ONE_DEVICE, Computing
 from secfed.split_command import split_command
 
 app = typer.Typer(
@@ -113,6 +114,17 @@ def run_command(
     engine: EngineOption = "in_process",
     resume: ResumeOption = False,
     cores: CoresOption = None,
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="GPUs, or without one processes, that train a batch together. Not with [privacy].",
+        ),
+    ] = 1,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Have torch.compile make the network. Not with [privacy].")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train, test and report what a TOML file describes.
@@ -120,6 +132,9 @@ def run_command(
     Data, labels and the configuration are checked before any training starts. A run folder belongs to one
     configuration; --resume goes on from the last finished round. With --cache, what `secfed data prepare` or another
     run left there is not prepared again, and several runs may use it at once. It holds patient data in the clear.
+
+    --devices and --compile are of this machine and not of the run: they hold for every site and reference of this
+    attempt. Several devices draw other views than one does.
 
     Example: secfed run my-study.toml --out runs/my-study
     """
@@ -133,6 +148,7 @@ def run_command(
         engine=engine,
         resume=resume,
         cores=cores,
+        computing=Computing(devices=devices, compile=compiled),
         as_json=as_json,
     )
 
@@ -199,6 +215,14 @@ def preflight(
         Path | None,
         typer.Option("--site", metavar="FOLDER", help="Ask this site's site.toml whether it would take part."),
     ] = None,
+    roster: Annotated[
+        Path | None,
+        typer.Option(
+            "--roster",
+            metavar="FOLDER",
+            help="A deployed run: its sites are the members in this folder of a site or of the aggregator.",
+        ),
+    ] = None,
     clients: Annotated[
         int | None, typer.Option("--clients", min=1, help="Show the range for another largest number of sites, too.")
     ] = None,
@@ -212,18 +236,21 @@ def preflight(
 ) -> None:
     """Say what a run needs before anything runs: range, bytes, quorum, time, and who would refuse.
 
-    It reads the configuration and no scan. Exit code 0: ready. 2: the configuration would be refused. 5: the site's
-    policy would refuse. 6: a run in miniature failed.
+    It reads the configuration and no scan. A plan without [[sites]] is that of a deployed run: its sites are the
+    members of the roster in the folder of --site, or of --roster.
+
+    Exit code 0: ready. 2: the configuration would be refused. 5: the site's policy would refuse. 6: a run in miniature
+    failed.
 
     Example: secfed preflight my-study.toml --site /srv/secfed/ct-a
     """
-    from secfed.config import load_run_config
     from secfed.preflight.check import check
+    from secfed.preflight.members import run_to_look_at
     from secfed.preflight.page import print_preflight
 
-    config = load_run_config(config_file)
+    run = run_to_look_at(config_file, site=site, roster=roster)
     with Console(stderr=True, quiet=as_json).status("Measuring and rehearsing"):
-        found = check(config, clients=clients, noise_tail=noise_tail, site_folder=site, measure=measure)
+        found = check(run, clients=clients, noise_tail=noise_tail, site_folder=site, measure=measure)
     if as_json:
         print_json({"config": str(config_file), **found.as_dict()})
     else:
@@ -512,7 +539,15 @@ def _governance(
 
 
 def _run(
-    config: Any, *, out: Path, cache: Path | None, engine: str, resume: bool, cores: int | None, as_json: bool
+    config: Any,
+    *,
+    out: Path,
+    cache: Path | None,
+    engine: str,
+    resume: bool,
+    cores: int | None,
+    computing: Computing = ONE_DEVICE,
+    as_json: bool,
 ) -> None:
     from secfed.display import RunDisplay, summary
     from secfed.experiment.run import run_experiment
@@ -529,6 +564,7 @@ def _run(
                 engine="ray" if engine == "ray" else "in_process",
                 resume=resume,
                 cores=cores,
+                computing=computing,
                 progress=display.progress,
             )
             display.status("Writing the report")

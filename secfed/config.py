@@ -38,6 +38,9 @@ ModelHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ReferenceName = Literal["centralised", "without_augmentation", "single_site", "single_modality"]
 Source = typing.TypeVar("Source", bound="DataSource")
 
+MAX_CONTEXT_SLICES = 8
+"""Of slices 5 mm apart, 4 cm to each side: what lies further away says little about a slice."""
+
 # Keys of a `DataSource` that came later: digests hold them only where they are given, so that those of older
 # configurations stay what they were, and their run folders go on.
 _LATER_KEYS = ("layout", "organs", "channel")
@@ -130,10 +133,15 @@ class PreprocessingConfig(Table):
 
 
 class ModelConfig(Table):
-    """A MONAI U-Net. `channels` counts features per level; each level below the first halves the grid."""
+    """A MONAI U-Net. `channels` counts features per level; each level below the first halves the grid.
+
+    With `context_slices` a network in two dimensions sees so many neighbours of its slice on each side, too, as further
+    input channels from below to above, and labels the slice in the middle ("2.5D").
+    """
 
     architecture: Literal["unet", "basic_unet"] = "unet"
     dimensions: Literal[2, 3] = 2
+    context_slices: Annotated[int, Field(ge=0, le=MAX_CONTEXT_SLICES)] = 0
     channels: tuple[PositiveInt, ...] = (16, 32, 64, 128)
     residual_units: Annotated[int, Field(ge=0)] = 1
     normalisation: Literal["instance", "group", "batch"] = "instance"
@@ -144,6 +152,35 @@ class ModelConfig(Table):
         if len(self.channels) < 2:
             raise ValueError(f"channels needs at least two levels, got {list(self.channels)}")
         return self
+
+    @model_validator(mode="after")
+    def _context(self) -> Self:
+        if self.context_slices and self.dimensions != 2:
+            raise ValueError(
+                f"context_slices = {self.context_slices} is for dimensions = 2, and with dimensions = "
+                f"{self.dimensions} patches hold the neighbouring slices anyway: set context_slices to 0"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Digests of plans without context are those of releases that had no such key, which read such plans, too.
+        told: dict[str, Any] = handler(self)
+        if not self.context_slices:
+            told.pop("context_slices", None)
+        return told
+
+    @property
+    def in_channels(self) -> int:
+        """Slices that the network sees at once, as channels; the one in the middle is labelled."""
+        return 1 + 2 * self.context_slices
+
+    def label(self) -> str:
+        """As pages name it: "unet in 2D", or "unet in 2.5D, 2 slices on each side"."""
+        if not self.context_slices:
+            return f"{self.architecture} in {self.dimensions}D"
+        several = "s" if self.context_slices > 1 else ""
+        return f"{self.architecture} in 2.5D, {self.context_slices} slice{several} on each side"
 
 
 class TrainingConfig(Table):
@@ -312,6 +349,12 @@ class TrainingPlan(Table):
                 f"training.patch_size has {len(self.training.patch_size)} entries, "
                 f"but model.dimensions = {self.model.dimensions}"
             )
+        if self.model.context_slices and "slaug" in self.augmentation.methods:
+            raise ValueError(
+                f"augmentation.method: 'slaug' changes every class by itself, and with model.context_slices = "
+                f"{self.model.context_slices} the classes of the middle slice alone are known: use another method, as "
+                "'bezier', or set model.context_slices to 0"
+            )
         if self.federation.normalisation == "silobn" and self.model.normalisation != "batch":
             raise ValueError(
                 f"federation.normalisation = 'silobn' keeps statistics at sites, and model.normalisation = "
@@ -420,7 +463,7 @@ def load_run_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: the file is missing or is no TOML, or a key or value is not accepted.
     """
-    config = parse_run_config(_tree_of(path), origin=str(path))
+    config = parse_run_config(toml_tree(path), origin=str(path))
 
     def absolute(source: Source) -> Source:
         if source.folder is None:
@@ -443,7 +486,7 @@ def load_sources(path: Path) -> tuple[SiteConfig | TestSetConfig, ...]:
     Raises:
         ConfigError: as `load_run_config`.
     """
-    if "sites" not in _tree_of(path):
+    if "sites" not in toml_tree(path):
         return ()
     config = load_run_config(path)
     return (*config.sites, *config.test)
@@ -455,7 +498,7 @@ def load_training_plan(path: Path) -> TrainingPlan:
     Raises:
         ConfigError: as `load_run_config`.
     """
-    tree = _tree_of(path)
+    tree = toml_tree(path)
     if "sites" in tree:
         return parse_run_config(tree, origin=str(path)).plan()
     try:
@@ -464,7 +507,8 @@ def load_training_plan(path: Path) -> TrainingPlan:
         raise ConfigError(describe_validation_error(error, TrainingPlan, origin=str(path))) from None
 
 
-def _tree_of(path: Path) -> dict[str, Any]:
+def toml_tree(path: Path) -> dict[str, Any]:
+    """What a TOML file holds; raises ConfigError, with the path, where it is missing or no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

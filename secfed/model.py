@@ -30,9 +30,9 @@ _BASIC_UNET_LEVELS = 5
 
 
 def build_model(config: ModelConfig, *, num_classes: int) -> nn.Module:
-    """A network (B, 1, *spatial) -> logits (B, num_classes, *spatial); its weights come from torch's global generator.
+    """A network (B, config.in_channels, *spatial) -> logits (B, num_classes, *spatial).
 
-    Spatial lengths must be multiples of `grid_factor(config)`.
+    Its weights come from torch's global generator. Spatial lengths must be multiples of `grid_factor(config)`.
 
     Raises:
         ConfigError: the architecture cannot have these channels.
@@ -120,7 +120,7 @@ def _unet(config: ModelConfig, num_classes: int) -> nn.Module:
 
     model: nn.Module = UNet(
         spatial_dims=config.dimensions,
-        in_channels=1,
+        in_channels=config.in_channels,
         out_channels=num_classes,
         channels=config.channels,
         strides=(2,) * (len(config.channels) - 1),
@@ -142,7 +142,7 @@ def _basic_unet(config: ModelConfig, num_classes: int) -> nn.Module:
         )
     model: nn.Module = BasicUNet(
         spatial_dims=config.dimensions,
-        in_channels=1,
+        in_channels=config.in_channels,
         out_channels=num_classes,
         # MONAI's sixth number is the width after the last upsampling, which lies on the first level's grid.
         features=(*config.channels, config.channels[0]),

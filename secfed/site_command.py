@@ -60,11 +60,11 @@ def site_approve(
 
     Example: secfed site approve --site /srv/secfed/ct-a --key reviewer.key --by "R. Viewer" --reason "review 7"
     """
-    from clients.approvals import Approvals
     from secfed.deployment.bundle import bundle_bytes, bundle_digest, code_of
     from secfed.deployment.site_side import site_log
     from secfed.errors import ConfigError
     from secfed.provenance import code_digest
+    from secfed.provisioning.approvals import Approvals
     from secfed.provisioning.reviewer import load_reviewer_key
     from secfed.site_config import load_site_file
 
@@ -99,10 +99,10 @@ def site_approvals(
 
     Example: secfed site approvals --site /srv/secfed/ct-a
     """
-    from clients.approvals import Approvals
     from secfed.deployment.site_side import site_log
     from secfed.errors import ConfigError
     from secfed.provenance import code_digest
+    from secfed.provisioning.approvals import Approvals
     from secfed.site_config import load_site_file
 
     file = load_site_file(site)

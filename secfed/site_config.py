@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from secfed.config import (
     EncryptionScheme,
@@ -30,7 +30,68 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 Architecture = Literal["unet", "basic_unet"]
 MetricName = Literal["train_loss", "validation"]
 Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+
+
+def _known_devices(given: object) -> object:
+    numbers = given if isinstance(given, list | tuple) else [given]
+    lowest = 0 if numbers is given else 1
+    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= lowest for number in numbers)
+    if not numbers or not whole or len(set(numbers)) < len(numbers):
+        raise ValueError("give how many devices, at least 1, or a list of different numbers of CUDA devices, from 0")
+    return tuple(numbers) if numbers is given else given
+
+
+Devices = Annotated[int | tuple[int, ...], BeforeValidator(_known_devices)]
 PublicKeyHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Computing(Table):
+    """How whoever owns the machine has it train; as the device, no run's plan can say it.
+
+    `devices` is how many train one batch together (clients.replicas), or which CUDA devices; on a CPU it is processes.
+    `compile` has torch.compile make the network (clients.compilation).
+    """
+
+    devices: Devices = 1
+    compile: bool = False
+
+    @property
+    def replicas(self) -> int:
+        """How many devices train together."""
+        return self.devices if isinstance(self.devices, int) else len(self.devices)
+
+    def check_plan(self, plan: TrainingPlan) -> None:
+        """Raise PolicyRefusal, naming the setting, for a plan that cannot be trained in this way."""
+        mode, training = plan.privacy.mode, plan.training
+        if mode != "off" and self.replicas > 1:
+            raise PolicyRefusal(
+                f"devices = {self.shown_devices}: privacy.mode = '{mode}' is trained on one device, where every "
+                "patient is clipped alone; set devices to one device for this run"
+            )
+        if mode != "off" and self.compile:
+            raise PolicyRefusal(
+                f"compile = true: privacy.mode = '{mode}' trains the network that was asked whether it keeps patients "
+                "apart, and not one that a compiler made of it; set compile to false for this run"
+            )
+        if training.batch_cases is None:
+            self.check_step(training.batch_size)
+
+    def check_step(self, images: int) -> None:
+        """Raise PolicyRefusal where a step has fewer images than there are devices: one would have nothing to do."""
+        if images < self.replicas:
+            raise PolicyRefusal(
+                f"devices = {self.shown_devices}: a step of this plan has {images} images here, and every device "
+                f"needs one; set devices to at most {images}"
+            )
+
+    @property
+    def shown_devices(self) -> str:
+        """As it stands in site.toml."""
+        return str(self.devices if isinstance(self.devices, int) else list(self.devices))
+
+
+ONE_DEVICE = Computing()
+"""What is always there: one device, and the network as it is."""
 
 
 class SitePolicy(Table):
@@ -152,7 +213,8 @@ class SiteFile(Table):
     there all parties stop together, and what goes on afterwards is a new session with new keys.
 
     `consortium` and `superlink`, as "fl.example.org:443", say whom a deployed site belongs to and calls; `reviewer` is
-    the public key of who approves the code that this site runs (clients.approvals).
+    the public key of who approves the code that this site runs (secfed.provisioning.approvals). `device`, `devices` and
+    `compile` are what it trains on (Computing).
     """
 
     name: SiteName
@@ -161,8 +223,15 @@ class SiteFile(Table):
     reviewer: PublicKeyHex | None = None
     durable_state: bool = True
     device: DeviceName = "auto"
+    devices: Devices = 1
+    compile: bool = False
     data: Annotated[tuple[SiteData, ...], Field(min_length=1)]
     policy: SitePolicy = SitePolicy()
+
+    @property
+    def computing(self) -> Computing:
+        """How the site trains."""
+        return Computing(devices=self.devices, compile=self.compile)
 
 
 def load_site_file(folder: Path) -> SiteFile:

@@ -54,11 +54,11 @@ def split_command(
     console = Console()
     for name, folder in sorted(folders.items(), key=lambda found: found[0].startswith("test-")):
         test = name.startswith("test-")
-        patients = len(set(dealt[name]))
+        patients, held = len(set(dealt[name])), len(dealt[name])
         who = f"{patients} patients" if test else f"{patients - validation} patients train, {validation} validate"
         kind = "" if test else f'modality = "{"CT" if name.startswith("ct-") else "MR"}"\n'
         text = (
-            f"[[{'test' if test else 'sites'}]]     # {who}, {len(dealt[name])} scans\n"
+            f"[[{'test' if test else 'sites'}]]     # {who}, {held} scans\n"
             f'name = "{name}"\n{kind}folder = {json.dumps(printable(str(folder)))}\n'
         )
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -16,10 +16,10 @@ from pathlib import Path
 from benchmarks.utility.cells import RUNS
 from benchmarks.utility.data import lend
 from secfed.config import RunConfig
-from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import SecfedError
 from secfed.experiment.job_process import EngineName
 from secfed.experiment.scheduler import single_threaded
+from secfed.lifeline import stop_with_parent
 from secfed.results import FILE_NAME, RunRecord
 
 MEMORY = "memory.json"

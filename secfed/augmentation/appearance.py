@@ -2,6 +2,13 @@
 
 Runs at sites, while training. Everything that `[augmentation]` says about appearance happens here; the pose is
 `secfed.augmentation.spatial`.
+
+Channels are neighbouring slices of one image (`model.context_slices`), and one scanner made all of them: what is drawn
+is drawn once for all, so that a tissue looks alike in every slice. GIN and RandConv pass each slice alone through the
+image's one-channel network; curves ("bezier", "piecewise") and dark air are over the range of all slices; "nnunet"
+shares all choices but noise; "fda" and "apr" take each slice's amplitudes from the slice in its place of one other
+image; the mask of "gin_ipa" is the same in all slices. "slaug" would need labels of every slice, and plans with context
+refuse it.
 """
 
 import torch
@@ -31,6 +38,8 @@ _AIR_SHARE = 0.06
 def appearance(images: Tensor, labels: Tensor, *, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
     """Images (B, C, *spatial), 2D or 3D, in another appearance and the dtype given; labels (B, *spatial) stay true.
 
+    Labels are those of the slice in the middle, where there are several.
+
     Raises:
         ValueError: shapes or dtypes are not accepted, or the generator lives on another device.
     """
@@ -38,7 +47,7 @@ def appearance(images: Tensor, labels: Tensor, *, config: AugmentationConfig, ge
         case "none":
             return images
         case "gin_ipa":
-            augmented, _ = gin_ipa(images, gin=config.gin, ipa=config.ipa, generator=generator)
+            augmented, _ = gin_ipa(images, gin=config.gin, ipa=config.ipa, generator=generator, drawn_channels=1)
         case "mixed":
             augmented = _one_of_several(images, labels, config=config, generator=generator)
         case method:
@@ -57,7 +66,7 @@ def views(
     if not config.consistency_weight:
         return appearance(images, labels, config=config, generator=generator), None
     if config.method == "gin_ipa":
-        one, other = gin_ipa(images, gin=config.gin, ipa=config.ipa, generator=generator)
+        one, other = gin_ipa(images, gin=config.gin, ipa=config.ipa, generator=generator, drawn_channels=1)
         return (keep_air(one, images), keep_air(other, images)) if config.keep_air else (one, other)
     first = appearance(images, labels, config=config, generator=generator)
     if config.consistency.other == "clean":
@@ -101,9 +110,9 @@ def _one_method(  # noqa: PLR0911 - one line per method
 ) -> Tensor:
     match method:
         case "nnunet":
-            return nnunet(images, config=config.nnunet, generator=generator)
+            return nnunet(images, config=config.nnunet, generator=generator, drawn_channels=1)
         case "randconv":
-            return randconv(images, config=config.randconv, generator=generator)
+            return randconv(images, config=config.randconv, generator=generator, drawn_channels=1)
         case "fda":
             return fda(images, config=config.fda, generator=generator)
         case "apr":
@@ -113,6 +122,6 @@ def _one_method(  # noqa: PLR0911 - one line per method
         case "slaug":
             return slaug(images, labels, config=config.slaug, generator=generator)
         case "gin":
-            return gin(images, config=config.gin, generator=generator)
+            return gin(images, config=config.gin, generator=generator, drawn_channels=1)
         case "piecewise":
             return piecewise(images, config=config.piecewise, generator=generator)

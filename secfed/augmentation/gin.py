@@ -8,17 +8,21 @@ scaling, and a leaky ReLU after every layer but the last. One kernel size per la
 
 With the paper's settings the receptive field is at most 9, and g is pointwise in 1 of 16 calls. The norm is kept, the
 mean is not. Shifts have unit scale, so images are expected in about unit scale (z-score or [0, 1]).
+Where the channels are slices of one image, g is a network of one channel, which every slice passes alone; blend and
+norm are those of all slices together, so that a tissue looks alike in all of them.
 It changes appearance only; it protects nobody's privacy.
 """
 
 import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-from secfed.augmentation.batch import compute_dtype, require_batch
+from secfed.augmentation.batch import chosen_only, compute_dtype, per_image, require_batch
+from secfed.augmentation.gin_networks import grouped_convolutions, shifted_products
 from secfed.augmentation_config import GinConfig
 
 _NORM_EPSILON = 1e-5
@@ -40,16 +44,19 @@ class GinParameters:
     def rows(self, rows: Tensor) -> "GinParameters":
         """The networks of some images only."""
         return GinParameters(
-            weights=tuple(weight[rows] for weight in self.weights),
-            shifts=tuple(shift[rows] for shift in self.shifts),
-            alpha=self.alpha[rows],
-            chosen=self.chosen[rows],
+            weights=tuple(weight.index_select(0, rows) for weight in self.weights),
+            shifts=tuple(shift.index_select(0, rows) for shift in self.shifts),
+            alpha=self.alpha.index_select(0, rows),
+            chosen=self.chosen.index_select(0, rows),
         )
 
 
-def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Tensor:
+def gin(
+    images: Tensor, *, config: GinConfig, generator: torch.Generator, drawn_channels: Literal[1] | None = None
+) -> Tensor:
     """Augmented images (B, C, *spatial), 2D or 3D, in the dtype given; the input is left as it was.
 
+    Networks are drawn for the images' channels, or with `drawn_channels = 1` for one, where channels are slices.
     Computed in float32 (float64 for float64 images), inside autocast too. Images that are not chosen
     (`config.probability`) come back bit for bit.
 
@@ -59,15 +66,8 @@ def gin(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> Ten
     require_batch(images, generator)
     if config.probability == 0 or images.shape[0] == 0:
         return images.clone()
-    parameters = draw_gin_parameters(images, config=config, generator=generator)
-    if images.device.type != "cpu":
-        # Choosing images by index would make the host wait for the device, so all of them are computed there.
-        return apply_gin(images, parameters, negative_slope=config.negative_slope)
-    rows = parameters.chosen.nonzero().squeeze(1)
-    augmented = images.detach().clone()
-    if len(rows):
-        augmented[rows] = apply_gin(images[rows], parameters.rows(rows), negative_slope=config.negative_slope)
-    return augmented
+    parameters = draw_gin_parameters(images[:, :drawn_channels], config=config, generator=generator)
+    return apply_gin(images, parameters, negative_slope=config.negative_slope)
 
 
 def draw_gin_parameters(images: Tensor, *, config: GinConfig, generator: torch.Generator) -> GinParameters:
@@ -76,13 +76,17 @@ def draw_gin_parameters(images: Tensor, *, config: GinConfig, generator: torch.G
     device, dtype = images.device, compute_dtype(images)
     largest = max(config.kernel_sizes)
     drawn = torch.randint(len(config.kernel_sizes), (config.layers,), generator=generator, device=device)
-    sizes = torch.tensor(config.kernel_sizes, device=device)[drawn]
+    sizes: Iterable[Tensor | int]
+    if device.type == "cpu":
+        sizes = [config.kernel_sizes[index] for index in drawn.tolist()]
+    else:
+        sizes = torch.tensor(config.kernel_sizes, device=device)[drawn]
     widths = [channels, *[config.width] * (config.layers - 1), channels]
     weights, shifts = [], []
-    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+    for size, (fan_in, fan_out) in zip(sizes, itertools.pairwise(widths), strict=True):
         shape = (batch, fan_out, fan_in, *(largest,) * (images.ndim - 2))
         weight = torch.randn(shape, generator=generator, device=device, dtype=dtype)
-        weights.append(restrict_kernel(weight, sizes[layer]))
+        weights.append(restrict_kernel(weight, size))
         shifts.append(torch.randn(batch, fan_out, generator=generator, device=device, dtype=dtype))
     alpha = torch.rand(batch, generator=generator, device=device, dtype=dtype)
     # torch.rand stays below 1, so probability 1 chooses every image.
@@ -90,21 +94,22 @@ def draw_gin_parameters(images: Tensor, *, config: GinConfig, generator: torch.G
     return GinParameters(weights=tuple(weights), shifts=tuple(shifts), alpha=alpha, chosen=chosen)
 
 
-def restrict_kernel(weight: Tensor, size: Tensor) -> Tensor:
+def restrict_kernel(weight: Tensor, size: Tensor | int) -> Tensor:
     """The central `size` taps per axis of kernels (B, out, in, K, ..., K).
 
     On a CPU the kernels are cropped, which is cheaper to apply. Elsewhere the outer taps are set to zero, which is the
     same convolution, because a crop would have to wait for the device to say how large it is.
     """
     if weight.device.type == "cpu":
-        margin = (weight.shape[-1] - int(size)) // 2
-        for axis in range(3, weight.ndim):
-            weight = weight.narrow(axis, margin, int(size))
-        return weight.contiguous()
+        wanted = int(size)
+        margin = (weight.shape[-1] - wanted) // 2
+        for axis in range(3, weight.ndim) if margin else ():
+            weight = weight.narrow(axis, margin, wanted)
+        return weight
     return mask_kernel(weight, size)
 
 
-def mask_kernel(weight: Tensor, size: Tensor) -> Tensor:
+def mask_kernel(weight: Tensor, size: Tensor | int) -> Tensor:
     """Kernels of unchanged shape in which all but the central `size` taps per axis are zero."""
     radius = weight.shape[-1] // 2
     inside = torch.arange(-radius, radius + 1, device=weight.device).abs() <= size // 2
@@ -117,24 +122,38 @@ def mask_kernel(weight: Tensor, size: Tensor) -> Tensor:
 
 @torch.no_grad()
 def apply_gin(images: Tensor, parameters: GinParameters, *, negative_slope: float) -> Tensor:
-    """Pass every image (B, C, *spatial) through its own network: one grouped convolution per layer for the batch."""
-    batch, channels, *spatial = images.shape
-    convolve = {2: F.conv2d, 3: F.conv3d}[len(spatial)]
-    with torch.autocast(images.device.type, enabled=False):
-        clean = images.to(compute_dtype(images))
-        hidden = clean.reshape(1, batch * channels, *spatial)
-        last = len(parameters.weights) - 1
-        for layer, (weight, shift) in enumerate(zip(parameters.weights, parameters.shifts, strict=True)):
-            hidden = convolve(
-                hidden, weight.flatten(0, 1), shift.flatten(), padding=weight.shape[-1] // 2, groups=batch
-            )
-            if layer < last:
-                hidden = F.leaky_relu(hidden, negative_slope)
-        per_image = (batch, *[1] * (images.ndim - 1))
-        blend = torch.lerp(clean, hidden.reshape(clean.shape), parameters.alpha.reshape(per_image))
-        scale = _norms(clean) / (_norms(blend) + _NORM_EPSILON)
-        augmented = (blend * scale.reshape(per_image)).to(images.dtype)
-        return torch.where(parameters.chosen.reshape(per_image), augmented, images)
+    """Pass every chosen image of (B, C, *spatial) through its own network; the others come back bit for bit.
+
+    A network of one channel is passed by each of the C channels alone.
+    """
+    if images.device.type != "cpu":
+        # Choosing images by index would make the host wait for the device, so all of them are computed there.
+        augmented = _through_networks(grouped_convolutions, images, parameters, negative_slope)
+        return chosen_only(augmented, images, parameters.chosen)
+    if all(parameters.chosen.tolist()):
+        return _through_networks(shifted_products, images, parameters, negative_slope).to(images.dtype)
+    rows = parameters.chosen.nonzero().squeeze(1)
+    augmented = images.detach().clone()
+    if len(rows):
+        some = _through_networks(shifted_products, images[rows], parameters.rows(rows), negative_slope)
+        augmented.index_copy_(0, rows, some.to(images.dtype))
+    return augmented
+
+
+def _through_networks(
+    apply: Callable[..., Tensor], images: Tensor, parameters: GinParameters, negative_slope: float
+) -> Tensor:
+    """All the images through their networks, blended and rescaled, in the type that is computed in."""
+    clean = images.to(compute_dtype(images))
+    passes = images.shape[1] // parameters.weights[0].shape[2]
+    weights, shifts = parameters.weights, parameters.shifts
+    if passes > 1:
+        weights = tuple(weight.repeat_interleave(passes, dim=0) for weight in weights)
+        shifts = tuple(shift.repeat_interleave(passes, dim=0) for shift in shifts)
+    passing = clean.reshape(-1, weights[0].shape[2], *images.shape[2:])
+    hidden = apply(passing, weights, shifts, negative_slope=negative_slope).reshape(clean.shape)
+    blend = torch.lerp(clean, hidden, per_image(parameters.alpha, images))
+    return blend.mul_(per_image(_norms(clean) / (_norms(blend) + _NORM_EPSILON), images))
 
 
 def _norms(images: Tensor) -> Tensor:

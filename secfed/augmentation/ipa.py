@@ -8,6 +8,7 @@ is in both.
 
 import dataclasses
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +18,17 @@ from secfed.augmentation.gin import apply_gin, draw_gin_parameters
 from secfed.augmentation_config import GinConfig, IpaConfig
 
 
-def gin_ipa(images: Tensor, *, gin: GinConfig, ipa: IpaConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The pair of blended copies, each (B, C, *spatial), 2D or 3D, in the dtype given.
+def gin_ipa(
+    images: Tensor,
+    *,
+    gin: GinConfig,
+    ipa: IpaConfig,
+    generator: torch.Generator,
+    drawn_channels: Literal[1] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The pair of blended copies, each (B, C, *spatial), 2D or 3D, in the dtype given; one mask for all channels.
+
+    `drawn_channels` is that of `secfed.augmentation.gin.gin`.
 
     Raises:
         ValueError: shape or dtype is not accepted, or the generator lives on another device.
@@ -26,8 +36,8 @@ def gin_ipa(images: Tensor, *, gin: GinConfig, ipa: IpaConfig, generator: torch.
     require_batch(images, generator)
     if images.shape[0] == 0:
         return images.clone(), images.clone()
-    one = draw_gin_parameters(images, config=gin, generator=generator)
-    other = draw_gin_parameters(images, config=gin, generator=generator)
+    one = draw_gin_parameters(images[:, :drawn_channels], config=gin, generator=generator)
+    other = draw_gin_parameters(images[:, :drawn_channels], config=gin, generator=generator)
     other = dataclasses.replace(other, chosen=one.chosen)
     mask = draw_mask(images, config=ipa, generator=generator)
     copies = [apply_gin(images, drawn, negative_slope=gin.negative_slope) for drawn in (one, other)]

@@ -4,10 +4,14 @@ Runs at sites, while training. Sources: Isensee et al., "nnU-Net", Nature Method
 are those of `nnUNetTrainer.get_training_transforms` (github.com/MIC-DKFZ/nnUNet, nnunetv2/training/nnUNetTrainer) and
 the formulas those of github.com/MIC-DKFZ/batchgeneratorsv2. In this order: Gaussian noise, blur, brightness, contrast,
 low resolution, gamma of the inverted image, gamma. Images are expected z-scored, as nnU-Net's are.
+
+Where the channels are slices of one image, they count as one channel: they share all choices, and means and ranges are
+those of all slices together. Noise is every slice's own, as a scanner's is; blur and low resolution are in the plane.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
@@ -32,8 +36,9 @@ _SMALLEST = 1e-7
 class NnunetParameters:
     """The random choices of one call; where a transform is not applied, its number is the one that changes nothing.
 
-    `noise` (B, 1, *spatial) is added to all channels. `blur_sigma` (B, C, dimensions) is in voxels, 0 for none.
-    `brightness`, `contrast`, `resolution`, `inverted_gamma` and `gamma` (B, C) are 1 for none. `chosen` is (B,).
+    `noise` (B, 1, *spatial) is added to all channels; where they are slices it is (B, slices, *spatial), and C is 1.
+    `blur_sigma` (B, C, dimensions) is in voxels, 0 for none. `brightness`, `contrast`, `resolution`, `inverted_gamma`
+    and `gamma` (B, C) are 1 for none. `chosen` is (B,).
     """
 
     noise: Tensor
@@ -46,19 +51,27 @@ class NnunetParameters:
     chosen: Tensor
 
 
-def nnunet(images: Tensor, *, config: NnunetConfig, generator: torch.Generator) -> Tensor:
+def nnunet(
+    images: Tensor, *, config: NnunetConfig, generator: torch.Generator, drawn_channels: Literal[1] | None = None
+) -> Tensor:
     """Augmented images (B, C, *spatial), 2D or 3D, in the dtype given; images not chosen come back bit for bit.
+
+    Choices are drawn for every channel, or with `drawn_channels = 1` for one, where channels are slices.
 
     Raises:
         ValueError: shape or dtype is not accepted, or the generator lives on another device.
     """
     require_batch(images, generator)
-    return apply_nnunet(images, draw_nnunet_parameters(images, config=config, generator=generator))
+    drawn = draw_nnunet_parameters(images, config=config, generator=generator, drawn_channels=drawn_channels)
+    return apply_nnunet(images, drawn)
 
 
-def draw_nnunet_parameters(images: Tensor, *, config: NnunetConfig, generator: torch.Generator) -> NnunetParameters:
+def draw_nnunet_parameters(
+    images: Tensor, *, config: NnunetConfig, generator: torch.Generator, drawn_channels: Literal[1] | None = None
+) -> NnunetParameters:
     """Draw all choices for a batch; of `images`, only shape, dtype and device matter."""
     (batch, channels, *spatial), dtype = images.shape, compute_dtype(images)
+    channels, slices = (1, channels) if drawn_channels else (channels, 1)
 
     def rand(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=images.device, dtype=dtype)
@@ -76,7 +89,7 @@ def draw_nnunet_parameters(images: Tensor, *, config: NnunetConfig, generator: t
         return torch.where(applied(probability), drawn, 1)
 
     deviation = torch.where(rand(batch) < NOISE_PROB, uniform(NOISE_DEVIATION, batch), 0)
-    noise = torch.randn((batch, 1, *spatial), generator=generator, device=images.device, dtype=dtype)
+    noise = torch.randn((batch, slices, *spatial), generator=generator, device=images.device, dtype=dtype)
     sigma = uniform(BLUR_SIGMA, batch, channels, len(spatial))
     scale = uniform(LOW_RESOLUTION_SCALE, batch, channels)
     return NnunetParameters(
@@ -97,11 +110,13 @@ def apply_nnunet(images: Tensor, parameters: NnunetParameters) -> Tensor:
     if images.shape[0] == 0:
         return images.clone()
     with torch.autocast(images.device.type, enabled=False):
-        changed = (images.to(compute_dtype(images)) + parameters.noise).flatten(0, 1)
-        changed = _where_drawn(blur, changed, parameters.blur_sigma.flatten(0, 1), none=0.0)
+        changed = images.to(compute_dtype(images)) + parameters.noise
+        # Channels with their slices, (N, slices, *spatial): one slice, unless all of them share one set of numbers.
+        changed = changed.reshape(parameters.gamma.numel(), -1, *images.shape[2:])
+        changed = _where_drawn(_in_plane(blur), changed, parameters.blur_sigma.flatten(0, 1), none=0.0)
         changed = changed * _per_channel(parameters.brightness.flatten(), changed)
         changed = _where_drawn(contrast, changed, parameters.contrast.flatten(), none=1.0)
-        changed = _where_drawn(low_resolution, changed, parameters.resolution.flatten(), none=1.0)
+        changed = _where_drawn(_in_plane(low_resolution), changed, parameters.resolution.flatten(), none=1.0)
         changed = -_where_drawn(gamma, -changed, parameters.inverted_gamma.flatten(), none=1.0)
         changed = _where_drawn(gamma, changed, parameters.gamma.flatten(), none=1.0)
         return chosen_only(changed.reshape(images.shape), images, parameters.chosen)
@@ -158,6 +173,16 @@ def gamma(channels: Tensor, exponent: Tensor) -> Tensor:
     found, centre = torch.std_mean(curved, dim=1, correction=0, keepdim=True)
     kept = (curved - centre) * (deviation / found.clamp_min(_SMALLEST)) + mean
     return kept.reshape(channels.shape)
+
+
+def _in_plane(transform: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A transform of channels (N, *spatial) for channels with slices, (N, slices, *spatial), each slice alone."""
+
+    def of_every_slice(channels: Tensor, numbers: Tensor) -> Tensor:
+        slices = channels.shape[1]
+        return transform(channels.flatten(0, 1), numbers.repeat_interleave(slices, dim=0)).reshape(channels.shape)
+
+    return of_every_slice
 
 
 def _where_drawn(

@@ -3,7 +3,8 @@
 Runs at sites, while training. Rotation is in the plane: for volumes about the first axis (z), because voxels are
 usually as long as wide but of another height, and only that rotation keeps the anatomy in shape without knowing the
 spacing. Scale and shift act on every axis. Images are interpolated linearly, labels by nearest neighbour, and both are
-continued past the border by their border values, so that image and label still agree there.
+continued past the border by their border values, so that image and label still agree there. All channels of an image,
+which are neighbouring slices of it, move alike.
 """
 
 from dataclasses import dataclass

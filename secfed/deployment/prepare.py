@@ -12,11 +12,12 @@ from pathlib import Path
 
 from secfed.aggregator_files import ANCHOR, INITIAL, PLAN, ROSTER, SITES
 from secfed.config import TrainingPlan
-from secfed.deployment.plan_file import load_plan
-from secfed.deployment.run_place import READY, RUNS, load_roster
+from secfed.deployment.run_place import READY, RUNS
 from secfed.errors import RunFolderError, SecfedError
 from secfed.experiment.start import starting_vector_of
 from secfed.parameters import model_digest, save_vector
+from secfed.plan_file import load_plan
+from secfed.provisioning.roster_file import load_roster
 
 
 def prepare_run(folder: Path, name: str, config: Path) -> Path:

@@ -1,16 +1,13 @@
 """Where the aggregator keeps a deployed run, and what stands there about it; read by all of its processes."""
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from privacy.errors import HostileInputError
-from privacy.secagg.roster import Roster, verify_roster
-from secfed.aggregator_files import ANCHOR, JOURNAL, PLAN, ROSTER
+from secfed.aggregator_files import JOURNAL, PLAN
 from secfed.config import TrainingPlan
-from secfed.errors import ConfigError, RunFolderError
+from secfed.errors import RunFolderError
 
 RUNS = "runs"
 READY = "ready.json"
@@ -25,17 +22,6 @@ class Progress:
     completed: int
     rounds: int
     last: dict[str, Any]
-
-
-def load_roster(folder: Path) -> Roster:
-    """The consortium's roster in the aggregator's folder; raises ConfigError that says what to do."""
-    try:
-        anchor, signed = ((folder / name).read_bytes() for name in (ANCHOR, ROSTER))
-        return verify_roster(signed, anchor=anchor, now=int(time.time()))
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}: see `secfed provision check {folder}`") from error
-    except HostileInputError as error:
-        raise ConfigError(f"{folder / ROSTER}: {error}") from error
 
 
 def run_place(folder: Path, name: str) -> Path:

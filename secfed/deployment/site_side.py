@@ -26,6 +26,8 @@ NODE_FOLDER = "node"
 SECRET_FILE = "superexec.secret"  # noqa: S105 - a file's name
 NODE_REFUSED = "[code: 2004]"
 """What Flower 1.41's SuperNode prints where the SuperLink does not know its key."""
+NODE_LET_IN = "SuperNode ID"
+"""What it prints once the SuperLink has let it in."""
 WORKER_MODULE = "secfed.deployment.worker_process"
 DRAIN_SECONDS = 900.0
 """How long a message in progress may go on after SIGTERM: a round of training."""
@@ -51,6 +53,8 @@ def supervise_site(folder: Path) -> Supervisor:
     port = _free_port()
     door = f"127.0.0.1:{port}"
     env = environment(node / "flwr-home")
+    # torch would keep what it compiled, and take it from there again, where every user of the machine may write.
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(node / "compiled")
     supernode = Service(
         name="supernode",
         command=[
@@ -65,6 +69,7 @@ def supervise_site(folder: Path) -> Supervisor:
         ],
         environment=env,
         ready=lambda: listens(port),
+        announce=lambda lines: f"connected to {site.superlink}." if NODE_LET_IN in lines else "",
         explain=lambda lines: why_not_connected(lines, address=str(site.superlink), authority=folder / CA_FILE),
     )  # fmt: skip
     worker = Service(

@@ -40,12 +40,12 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from clients.approvals import Approvals
 from secfed.alone import die_with_parent, hold_alone
 from secfed.audit_log import AuditLog
 from secfed.deployment.bundle import bundle_digest, code_of
 from secfed.errors import SecfedError
 from secfed.provenance import code_digest
+from secfed.provisioning.approvals import Approvals
 
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 FIRST_POLL_SECONDS = 0.05

@@ -33,6 +33,7 @@ GROUP_SECONDS = 10.0
 MOST_LOG_BYTES = 2**24
 OLDER = ".1"
 """What a full log is moved to, in place of what was there."""
+_FIRST_LINES_BYTES = 2**14
 STEADY_SECONDS = 60.0
 """A process that ran for so long is started again at once, the next time that it ends."""
 
@@ -42,7 +43,8 @@ class Service:
     """One process: its name in logs, its command, and what tells that it is ready to be used.
 
     SIGTERM lets it finish what it does, for at most `patience_seconds`. `explain` gets the last lines of its log
-    where it ended by itself, and says in plain words who must do what, or nothing.
+    where it ended by itself, and says in plain words who must do what, or nothing. `announce` gets the first lines of
+    what it wrote since it was started, again and again until it has something to say about them.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Service:
     environment: Mapping[str, str]
     ready: Callable[[], bool] = lambda: True
     explain: Callable[[str], str] = lambda _: ""
+    announce: Callable[[str], str] | None = None
     ready_seconds: float = 60.0
     patience_seconds: float = 10.0
 
@@ -66,6 +69,7 @@ class Supervisor:
         self._waits: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._explained: dict[str, str] = {}
+        self._unannounced: dict[str, int] = {}
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -99,6 +103,8 @@ class Supervisor:
 
     def _start(self, service: Service) -> None:
         with (self._logs / f"{service.name}.log").open("ab") as output:
+            if service.announce is not None:
+                self._unannounced[service.name] = output.tell()
             self._processes[service.name] = subprocess.Popen(
                 list(service.command),
                 env=dict(service.environment),
@@ -131,6 +137,7 @@ class Supervisor:
         now = time.monotonic()
         self._turn_over(self._logs / f"{service.name}.log")
         if process.poll() is None:
+            self._announce(service)
             return
         if service.name not in self._due:
             steady = now - self._started[service.name] >= STEADY_SECONDS
@@ -141,6 +148,21 @@ class Supervisor:
         if now >= self._due[service.name]:
             del self._due[service.name]
             self._start(service)
+
+    def _announce(self, service: Service) -> None:
+        start = self._unannounced.get(service.name)
+        if start is None or service.announce is None:
+            return
+        try:
+            with (self._logs / f"{service.name}.log").open("rb") as log:
+                log.seek(start)
+                written = log.read(_FIRST_LINES_BYTES).decode(errors="replace")
+        except OSError:
+            return
+        said = service.announce(written)
+        if said:
+            del self._unannounced[service.name]
+            sys.stderr.write(f"{service.name}: {said}\n")
 
     @staticmethod
     def _turn_over(log: Path) -> None:

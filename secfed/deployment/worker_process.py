@@ -7,11 +7,11 @@ from pathlib import Path
 from flwr.app import Context
 
 from clients.app import create_app
-from clients.approvals import Approvals
 from secfed.deployment.site_side import NODE_FOLDER, SECRET_FILE, site_log
 from secfed.deployment.site_worker import Door, SiteWorker
 from secfed.deployment.supervisor import install_signals
 from secfed.provenance import check_single_root
+from secfed.provisioning.approvals import Approvals
 from secfed.site_config import load_site_file
 
 LOADED = ("clients.contribution", "clients.evaluation", "clients.local_steps", "monai.networks.nets", "secfed.network")

@@ -36,7 +36,7 @@ from flwr.supercore.task_identity import TaskIdentity
 import aggregator.app
 import clients.app
 from secfed.engines.job import Job
-from secfed.engines.lifeline import stop_with_parent
+from secfed.lifeline import stop_with_parent
 
 SUPERLINK_NODE = 1
 RUN_ID = 7

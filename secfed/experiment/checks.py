@@ -3,9 +3,13 @@
 Run before a run folder is made, so that a slip costs seconds and not the time until it is met.
 """
 
+from collections.abc import Iterable
+
 from secfed.config import DataSource, RunConfig
 from secfed.data.cases import LABEL_MAPS, Modality
-from secfed.errors import ConfigError
+from secfed.errors import ConfigError, PolicyRefusal
+from secfed.experiment.plans import JobSpec
+from secfed.site_config import ONE_DEVICE, Computing
 
 
 def check_run(config: RunConfig) -> None:
@@ -14,6 +18,23 @@ def check_run(config: RunConfig) -> None:
     problem = class_weights_problem(config, LABEL_MAPS[config.task].num_classes)
     if problem is not None:
         raise ConfigError(problem)
+
+
+def check_computing(computing: Computing, specs: Iterable[JobSpec]) -> None:
+    """Raises ConfigError where this machine or a job cannot be trained on as was asked; one device is always there."""
+    if computing == ONE_DEVICE:
+        return
+    from clients.compilation import require_compiler
+    from clients.device import compute_with
+
+    for spec in specs:
+        try:
+            computing.check_plan(spec.plan)
+        except PolicyRefusal as error:
+            raise ConfigError(f"job '{spec.model}': {error}") from None
+    compute = compute_with("auto", computing)
+    if compute.compiled:
+        require_compiler(compute.device)
 
 
 def require_known_phantoms(config: RunConfig) -> None:

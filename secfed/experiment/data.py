@@ -18,9 +18,9 @@ from secfed.data.cases import LABEL_MAPS, Case, Modality
 from secfed.data.preprocessing import PreparedCase, prepare
 from secfed.data.readers import DataSet, modality_by_name
 from secfed.data.site_data import entry_of, read_site_data
-from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError
 from secfed.experiment.run_folder import RunFolder
+from secfed.lifeline import stop_with_parent
 
 
 @dataclass(frozen=True, kw_only=True)

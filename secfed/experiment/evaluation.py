@@ -36,6 +36,7 @@ from secfed.model import build_model, load_flat
 from secfed.network import finished_model
 from secfed.parameters import PLAN_KEY, FloatVector, ParameterLayout, model_digest, save_vector
 from secfed.results import MEAN, ResultRow
+from secfed.site_config import load_site_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,9 @@ def evaluate_job(job: Job, spec: JobSpec, config: RunConfig, *, run: RunFolder) 
     for modality, network in networks.of_modality.items():
         _save_model(job, network, layout, spec, modality=modality)
     digest = _save_model(job, networks.average, layout, spec)
-    _save_samples(job, spec, digest=digest, device=device_description(device))
+    # All sites of a job were told the same; where attempts differed, this is the last one's.
+    computing = load_site_file(job.site_folders[0]).computing
+    _save_samples(job, spec, digest=digest, device=device_description(device, computing))
     return results
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from secfed.config import RunConfig
-from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import SecfedError
+from secfed.lifeline import stop_with_parent
+from secfed.site_config import ONE_DEVICE, Computing
 
 # What a finished job leaves in its folder; named here, where nothing imports torch.
 SCORES = "scores.json"
@@ -28,13 +29,14 @@ EngineName = Literal["in_process", "ray"]
 
 @dataclass(frozen=True, kw_only=True)
 class JobOrder:
-    """What a job process is told; everything else stands in the run folder."""
+    """What a job process is told; everything else stands in the run folder. `computing` is how its sites train."""
 
     run_folder: Path
     config: RunConfig
     model: str
     engine: EngineName
     workers: int
+    computing: Computing = ONE_DEVICE
 
 
 def execute(order: JobOrder) -> None:
@@ -71,7 +73,7 @@ def train_and_test(order: JobOrder) -> None:
     torch.set_num_threads(1)
     run = RunFolder(order.run_folder)
     spec = next(spec for spec in job_specs(order.config) if spec.model == order.model)
-    job = provision_job(run, order.config, spec)
+    job = provision_job(run, order.config, spec, computing=order.computing)
     if order.engine == "ray":
         from secfed.engines import ray
 

@@ -16,7 +16,7 @@ from secfed.experiment.run_folder import RunFolder
 from secfed.experiment.start import starting_vector
 from secfed.parameters import save_vector
 from secfed.provisioning.simulation import provision_simulation
-from secfed.site_config import SiteData, SiteFile, SitePolicy
+from secfed.site_config import ONE_DEVICE, Computing, SiteData, SiteFile, SitePolicy, load_site_file, save_site_file
 
 READY = "ready.json"
 UNLIMITED_EPSILON = 1e9
@@ -27,8 +27,8 @@ def data_folder(run: RunFolder, source: SiteConfig) -> Path:
     return source.folder if source.folder is not None else run.path / "data" / source.name
 
 
-def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
-    """Make the job's folder ready, or find it ready."""
+def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec, *, computing: Computing = ONE_DEVICE) -> Job:
+    """Make the job's folder ready, or find it ready; how sites compute may differ from one attempt to the next."""
     job = Job(
         model=spec.model,
         folder=run.job_folder(spec.model),
@@ -37,6 +37,8 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     )
     ready = job.folder / READY
     if ready.exists():
+        for folder in job.site_folders:
+            _compute_with(folder, computing)
         return job
     job.aggregator_folder.mkdir(parents=True, exist_ok=True)
     sites = {}
@@ -44,6 +46,8 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
         sites[folder] = SiteFile(
             name=name,
             durable_state=False,
+            devices=computing.devices,
+            compile=computing.compile,
             data=tuple(
                 SiteData(
                     name=source.name,
@@ -73,6 +77,12 @@ def provision_job(run: RunFolder, config: RunConfig, spec: JobSpec) -> Job:
     save_vector(job.aggregator_folder / INITIAL, vector, layout, metadata={"seed": str(config.seed)})
     ready.write_text(json.dumps({"model": spec.model, "sites": list(job.site_names)}), encoding="utf-8")
     return job
+
+
+def _compute_with(folder: Path, computing: Computing) -> None:
+    site = load_site_file(folder)
+    if site.computing != computing:
+        save_site_file(folder, site.model_copy(update={"devices": computing.devices, "compile": computing.compile}))
 
 
 def _budget(config: RunConfig, spec: JobSpec) -> dict[str, Any]:

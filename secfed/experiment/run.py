@@ -19,7 +19,7 @@ from secfed.config import RunConfig
 from secfed.data.prepared_cache import open_cache
 from secfed.engines.job import AGGREGATOR_FOLDER, SITES_FOLDER
 from secfed.errors import ConfigError
-from secfed.experiment.checks import check_run
+from secfed.experiment.checks import check_computing, check_run
 from secfed.experiment.curves import curve_points
 from secfed.experiment.data import count_volumes, data_tasks, prepare_data
 from secfed.experiment.drawn_organs import never_drawn, organs_drawn
@@ -30,6 +30,7 @@ from secfed.experiment.run_folder import CONFIG, RunFolder
 from secfed.experiment.scheduler import JobProgress, run_jobs
 from secfed.provenance import check_single_root, code_digest, platform_line, versions
 from secfed.results import JobRecord, Provenance, RunRecord
+from secfed.site_config import ONE_DEVICE, Computing
 
 STARTED = "started.json"
 
@@ -55,12 +56,14 @@ def run_experiment(
     engine: EngineName,
     resume: bool,
     cores: int | None,
+    computing: Computing = ONE_DEVICE,
     progress: Progress,
     cache: Path | None = None,
 ) -> RunRecord:
     """Run everything that `config` asks for into the folder `out` and return what was written to its `run.json`.
 
-    With `cache`, preprocessed volumes are taken from there and kept there, and not in the run folder.
+    With `cache`, preprocessed volumes are taken from there and kept there, and not in the run folder. `computing` is
+    how the sites of all jobs train; it is no part of the run, and another attempt may have another.
 
     Raises:
         SecfedError: any of its kinds; nothing of another run is overwritten, and the folder can be resumed.
@@ -68,6 +71,7 @@ def run_experiment(
     check_single_root()
     check_run(config)
     specs = job_specs(config)
+    check_computing(computing, specs)
     if cache is not None:
         _require_outside(cache, out)
         open_cache(cache)
@@ -84,7 +88,8 @@ def run_experiment(
         if absent:
             progress.organs_never_drawn(absent)
         progress.jobs_started(specs)
-        run_jobs(_orders(config, specs, out=out, engine=engine), cores=cores, on_progress=progress.job_moved)
+        orders = [replace(order, computing=computing) for order in _orders(config, specs, out=out, engine=engine)]
+        run_jobs(orders, cores=cores, on_progress=progress.job_moved)
         record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
         record.save(out)
         return record

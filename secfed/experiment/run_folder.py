@@ -123,7 +123,10 @@ class RunFolder:
 
 
 def resolved_toml(config: RunConfig) -> str:
-    """The configuration as TOML with every default written out; reading it back gives the same configuration."""
+    """The configuration as TOML, from which the same is read back.
+
+    Every default is written out but that of `model.context_slices`, which other releases do not know.
+    """
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 

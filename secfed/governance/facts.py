@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clients.approvals import Approval, Approvals
 from clients.books import RECEIPTS
 from clients.budget import Standing, standings
 from clients.site import Site
@@ -26,6 +25,7 @@ from secfed.audit_log import AUDIT_LOG, read_log
 from secfed.config import TrainingPlan
 from secfed.errors import ConfigError, RunFolderError, SecfedError
 from secfed.provenance import code_digest
+from secfed.provisioning.approvals import Approval, Approvals
 from secfed.provisioning.files import SIMULATED_NOISE_FILE
 from secfed.provisioning.fingerprint import fingerprint
 

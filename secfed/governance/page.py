@@ -85,8 +85,8 @@ def _summary(facts: GovernanceFacts) -> Markup:
     bad = _problems(facts)
     sites = len(facts.rounds_of)
     first = (
-        f"{sites} sites trained “{facts.plan.name}” for {facts.rounds_done} of {facts.plan.federation.rounds} rounds. "
-        f"{AGGREGATOR_SAW[facts.plan.protection.mode]}"
+        f"{sites} sites trained “{facts.plan.name}” ({facts.plan.model.label()}) for {facts.rounds_done} of "
+        f"{facts.plan.federation.rounds} rounds. {AGGREGATOR_SAW[facts.plan.protection.mode]}"
     )
     if bad:
         verdict = tag(

@@ -14,6 +14,7 @@ from secfed.errors import ConfigError, PolicyRefusal
 from secfed.experiment.checks import class_weights_problem, require_known_phantoms
 from secfed.network import initial_vector
 from secfed.preflight.encryption import Encryption, EncryptionTime, encryption_of, time_encryption
+from secfed.preflight.members import RunToLookAt
 from secfed.preflight.privacy import PrivacyPrice, price_of, statement
 from secfed.preflight.quorum import Quorum, quorum_of
 from secfed.preflight.timing import MaskingTime, TrainingTime, time_masking, time_training
@@ -27,7 +28,7 @@ from secfed.preflight.verdict import (
 )
 from secfed.protected_vector import vector_format
 from secfed.report.trust import TRUST
-from secfed.site_config import load_site_file
+from secfed.site_config import SiteFile, load_site_file
 
 COARSE = 0.01
 """From this share of the clip norm on, rounding is worth a warning."""
@@ -74,6 +75,7 @@ class Preflight:
             "protection": self.config.protection.mode,
             "sites": len(self.config.sites),
             "rounds": self.config.federation.rounds,
+            "network": self.config.model.label(),
             "parameters": self.num_parameters,
             "range": self.value_range.as_dict(),
             "range_asked": optional(self.value_range_asked),
@@ -96,13 +98,14 @@ REFERENCES_ALONE = (
 
 
 def check(
-    config: RunConfig, *, clients: int | None, noise_tail: int, site_folder: Path | None, measure: bool
+    run: RunToLookAt, *, clients: int | None, noise_tail: int, site_folder: Path | None, measure: bool
 ) -> Preflight:
     """Look at a run from all sides; `clients` asks for a second range analysis, `measure` for times.
 
     Raises:
         ConfigError: the network cannot be built, range or noise are impossible, or the site's file cannot be used.
     """
+    config = run.config
     require_known_phantoms(config)
     references_alone = () if config.federated else (REFERENCES_ALONE,)
     config = config.model_copy(update={"federated": True})
@@ -115,7 +118,7 @@ def check(
     asked = None if clients is None else value_range(layout, config, max_clients=clients, noise_tail=noise_tail)
     quorum = quorum_of(config)
     site = None if site_file is None else site_verdict(site_file, config, layout, quorum, price)
-    refusals = plan_refusals(config, layout, quorum, classes=classes, of_every_site=site is None)
+    refusals = plan_refusals(config, layout, quorum, classes=classes, of_every_site=site is None and not run.deployed)
     encryption = None
     if config.protection.mode == "encrypted":
         try:
@@ -156,6 +159,7 @@ def check(
             *_range_warnings(planned),
             *_range_warnings(asked),
             *_site_warnings(site),
+            *_machine_warnings(site_file, compiling=measure),
         ),
         refusals=tuple(refusals),
     )
@@ -165,6 +169,22 @@ def _site_warnings(site: SiteVerdict | None) -> list[str]:
     if site is None or site.in_run:
         return []
     return [f"The site '{site.name}' is not one of this run's [[sites]]; only its policy was compared."]
+
+
+def _machine_warnings(file: SiteFile | None, *, compiling: bool) -> list[str]:
+    """What the site's settings lack on this machine, which need not be the site's; compiling takes a while."""
+    if file is None:
+        return []
+    from clients.compilation import require_compiler
+    from clients.device import compute_of
+
+    try:
+        compute = compute_of(file)
+        if compute.compiled and compiling:
+            require_compiler(compute.device)
+    except ConfigError as error:
+        return [f"On this machine, the site '{file.name}' could not train as its site.toml says: {error}."]
+    return []
 
 
 def _range_warnings(found: ValueRange | None) -> list[str]:

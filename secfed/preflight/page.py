@@ -26,7 +26,7 @@ def print_preflight(found: Preflight, console: Console) -> None:
     config = found.config
     console.print(
         f"[bold]{config.name}[/]: {len(config.sites)} sites, {config.federation.rounds} rounds, "
-        f"{found.num_parameters:,} parameters, protection {config.protection.mode}",
+        f"{found.num_parameters:,} parameters ({config.model.label()}), protection {config.protection.mode}",
         highlight=False,
     )
     _range(found.value_range, console, title="Range")
@@ -250,6 +250,12 @@ def _site(found: SiteVerdict, console: Console) -> None:
         f"Its site.toml allows {' and '.join(policy.protection)}, at least {policy.min_cohort} sites, a threshold of "
         f"{policy.min_threshold or 'floor(2n/3) + 1'} or more, up to {policy.max_parameters:,} parameters and "
         f"{policy.max_rounds:,} rounds.",
+        console,
+    )
+    computing = found.computing
+    _say(
+        f"It trains with device = {found.device}, devices = {computing.shown_devices} and "
+        f"compile = {str(computing.compile).lower()}.",
         console,
     )
     if not found.refusals:

@@ -170,7 +170,12 @@ def _seconds_per_step(config: RunConfig, model: "nn.Module", *, batch: int, devi
         spacing_mm=config.preprocessing.spacing_mm,
         source=Path("random"),
     )
-    sampler = PatchSampler((case,), patch_size=patch, foreground_prob=config.training.foreground_prob)
+    sampler = PatchSampler(
+        (case,),
+        patch_size=patch,
+        foreground_prob=config.training.foreground_prob,
+        context_slices=config.model.context_slices,
+    )
     model = model.to(memory_format=memory_format(config, device)).train()  # type: ignore[call-overload]
     optimizer = adamw(model, config.training)
 

@@ -17,7 +17,7 @@ from secfed.experiment.checks import class_weights_problem
 from secfed.parameters import ParameterLayout
 from secfed.preflight.privacy import PrivacyPrice
 from secfed.preflight.quorum import Quorum
-from secfed.site_config import SiteFile, SitePolicy
+from secfed.site_config import Computing, DeviceName, SiteFile, SitePolicy
 
 _SPLIT = {
     "masked": "open single updates",
@@ -35,11 +35,16 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteVerdict:
-    """What one site's own policy says to the plan; `refusals` is empty where it would take part."""
+    """What one site's own policy says to the plan; `refusals` is empty where it would take part.
+
+    `device` and `computing` are what it trains on.
+    """
 
     name: str
     in_run: bool
     policy: SitePolicy
+    device: DeviceName
+    computing: Computing
     refusals: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,6 +53,8 @@ class SiteVerdict:
             "name": self.name,
             "in_run": self.in_run,
             "policy": self.policy.model_dump(mode="json"),
+            "device": self.device,
+            **self.computing.model_dump(mode="json"),
             "takes_part": not self.refusals,
             "refusals": list(self.refusals),
         }
@@ -80,6 +87,14 @@ def policy_refusals(
         except (PolicyRefusal, MisuseError) as error:
             refusals.append(str(error))
     return tuple(refusals)
+
+
+def _computing_refusals(computing: Computing, config: RunConfig) -> tuple[str, ...]:
+    try:
+        computing.check_plan(config)
+    except PolicyRefusal as error:
+        return (str(error),)
+    return ()
 
 
 def plan_refusals(
@@ -121,8 +136,11 @@ def site_verdict(
         name=file.name,
         in_run=file.name in [site.name for site in config.sites],
         policy=file.policy,
+        device=file.device,
+        computing=file.computing,
         refusals=(
             *policy_refusals(file.policy, config, layout, threshold=quorum.threshold),
+            *_computing_refusals(file.computing, config),
             *(() if price is None else price.refusals(file.policy)),
         ),
     )

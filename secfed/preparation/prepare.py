@@ -23,8 +23,8 @@ from secfed.data.preprocessing import prepare_in
 from secfed.data.problems import CaseProblem, problem_of, problem_of_data_set, warnings_about, without_label
 from secfed.data.readers import DataSet
 from secfed.data.site_data import DataEntry, read_site_data, task_of
-from secfed.engines.lifeline import stop_with_parent
 from secfed.errors import DataError, FileError
+from secfed.lifeline import stop_with_parent
 
 
 @dataclass(frozen=True, kw_only=True)

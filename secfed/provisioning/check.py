@@ -28,8 +28,10 @@ from privacy.secagg.roster import Roster, verify_roster
 from secfed.data.readers import DataSet
 from secfed.data.site_data import read_site_data, unlabelled_by_task
 from secfed.errors import ConfigError, SecfedError
+from secfed.provenance import code_digest
 from secfed.provisioning import certificates
 from secfed.provisioning.aggregator_service import AGGREGATOR_FILE, load_aggregator_file
+from secfed.provisioning.approvals import Approvals
 from secfed.provisioning.consortium import CONSORTIUM_FILE, current_members, load_consortium_file, newest_roster
 from secfed.provisioning.files import (
     ANCHOR_FILE,
@@ -151,7 +153,7 @@ def check_site(folder: Path, connect: bool) -> Iterator[Point]:
     else:
         yield from _term(roster)
         yield _membership(folder, site, roster)
-    yield from _reviewer(site)
+    yield _approval(folder, site)
     yield from _authority(folder)
     yield from _room(folder)
     if site.superlink is None:
@@ -348,13 +350,27 @@ def _membership(folder: Path, site: SiteFile, roster: Roster) -> Point:
     return Point(status="ok", what=f"'{site.name}' is a member, among {len(roster.members)}")
 
 
-def _reviewer(site: SiteFile) -> Iterator[Point]:
+def _approval(folder: Path, site: SiteFile) -> Point:
+    """Whether the reviewer has signed for what is installed; a site may connect before that, and refuses every run."""
     if site.reviewer is None:
-        yield Point(
+        return Point(
             status="missing",
             what=f"{SITE_FILE} names no reviewer, so no code is approved and every run is refused",
             todo=f'Make a reviewer\'s key (secfed site reviewer-key) and put reviewer = "..." into {SITE_FILE}.',
         )
+    try:
+        found = Approvals.of(folder, site).all()
+    except ConfigError as error:
+        return Point(status="wrong", what=str(error), todo="The reviewer looks at it; every run is refused until then.")
+    code = code_digest()
+    by = [approval.by for approval in found if approval.code == code]
+    if not by:
+        return Point(
+            status="soon",
+            what=f"the installed program (code {code[:12]}) is not approved here, so every run is refused",
+            todo="Before the first run the reviewer signs for it: secfed site approve.",
+        )
+    return Point(status="ok", what=f"the installed program (code {code[:12]}) is approved by {by[-1]}")
 
 
 def _authority(folder: Path) -> Iterator[Point]:

@@ -1,4 +1,4 @@
-"""The reviewer's key: who approves the code that a site runs (clients.approvals).
+"""The reviewer's key: who approves the code that a site runs (secfed.provisioning.approvals).
 
 Made at the site, for a person who does not operate the node; the private half goes with that person.
 """

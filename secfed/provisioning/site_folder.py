@@ -155,6 +155,9 @@ name = {name}
 consortium = {consortium}
 superlink = {superlink}    # the aggregator, as the consortium gave it
 {reviewer}    # who approves the code that runs here: `secfed site approve`
+# device = "auto"                   # "cpu", "cuda", or the first CUDA device where there is one
+# devices = 2                       # how many train each batch together, or which: [0, 2]; not in private runs
+# compile = true                    # torch.compile makes the network; needs a compiler; not in private runs
 
 [[data]]
 name = {name}

@@ -34,6 +34,7 @@ def comparison_section(runs: Sequence[tuple[str, ReportedRun]]) -> Markup:
         "Protection",
         "Privacy",
         "Augmentation",
+        "Network",
         "Federated mean Dice",
         "Ratio to centralised",
         "Passes, federated and centralised",
@@ -41,7 +42,7 @@ def comparison_section(runs: Sequence[tuple[str, ReportedRun]]) -> Markup:
         "Wall time, federated",
         "Protection work / wall time",
     )
-    columns = [_cells(run.record, modalities) for _, run in runs]
+    columns = [_cells(run, modalities) for _, run in runs]
     rows = [(measure, [column[index] for column in columns]) for index, measure in enumerate(measures)]
     table = across([name for name, _ in runs], rows, "The runs of this page.", "Measure")
     return join(table, [_pooled(group) for group in repetitions(runs)])
@@ -62,7 +63,8 @@ def repetitions(runs: Sequence[tuple[str, ReportedRun]]) -> list[list[tuple[str,
     ]
 
 
-def _cells(record: RunRecord, modalities: Sequence[str]) -> tuple[str, ...]:
+def _cells(run: ReportedRun, modalities: Sequence[str]) -> tuple[str, ...]:
+    record = run.record
     row = next((row for row in record.results if row.model == "federated"), None)
     job = record.job("federated")
     return (
@@ -70,6 +72,7 @@ def _cells(record: RunRecord, modalities: Sequence[str]) -> tuple[str, ...]:
         DASH if row is None else row.protection,
         DASH if row is None else row.privacy if has_guarantee(row.privacy) else "none",
         DASH if row is None else augmentation_name(row.augmentation),
+        run.network or DASH,
         number(overall(record, "federated")),
         percent(ratio(record)),
         words(number(_passes(record, model), 2) for model in ("federated", "centralised")),

@@ -22,6 +22,8 @@ def provenance_section(run: ReportedRun) -> Markup:
         ("Python", origin.python),
         ("Versions", ", ".join(f"{name} {version}" for name, version in sorted(origin.versions.items()))),
     ]
+    if run.network is not None:
+        pairs.append(("Network", run.network))
     for model in ordered(job.model for job in record.jobs):
         job = record.job(model)
         if job is not None:

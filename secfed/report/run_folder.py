@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from secfed.config import ModelConfig
 from secfed.results import RunRecord
 
 OVERLAYS = "figures/overlays.npz"
@@ -96,6 +98,14 @@ class ReportedRun:
         if not isinstance(spacing, list) or not all(isinstance(value, int | float) for value in spacing):
             return None
         return " \N{MULTIPLICATION SIGN} ".join(f"{value:g}" for value in spacing)
+
+    @property
+    def network(self) -> str | None:
+        """What was trained, as "unet in 2D"; None where the configuration does not say."""
+        try:
+            return ModelConfig.model_validate(self.config.get("model")).label()
+        except ValidationError:
+            return None
 
     def _tables(self, key: str) -> list[dict[str, Any]]:
         tables = self.config.get(key)

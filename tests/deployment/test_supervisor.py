@@ -56,6 +56,20 @@ time.sleep(100)
 """
 
 
+def test_what_a_service_says_first_is_announced_once_for_each_start(tmp_path, capfd):
+    code = "import time; print('hello', flush=True); time.sleep(0.2); print('let in', flush=True); time.sleep(100)"
+    heard = lambda lines: "is in" if "let in" in lines else ""  # noqa: E731 - as callers write it
+    made, thread = running(tmp_path, [service("one", code, announce=heard)])
+    log = tmp_path / "logs" / "one.log"
+    until(lambda: log.read_text().count("let in") == 1)
+    os.kill(made.pids["one"], signal.SIGKILL)
+    until(lambda: log.read_text().count("let in") == 2)
+    time.sleep(0.5)
+    made.stop()
+    thread.join(20)
+    assert capfd.readouterr().err.count("one: is in\n") == 2
+
+
 def test_a_killed_service_is_started_again_and_noted(tmp_path):
     made, thread = running(tmp_path, [service("one", SLEEP)])
     first = made.pids["one"]

@@ -343,6 +343,30 @@ def test_the_site_s_own_policy_wins_over_the_plan(moment, limit, because):
 
 
 @pytest.mark.parametrize(
+    ("setting", "reason", "because"),
+    [
+        ({"devices": 3}, "policy", "devices = 3: a step of this plan has 2 images here"),
+        ({"device": "cpu", "devices": (0, 1)}, "internal", "numbers CUDA devices"),
+    ],
+    ids=["too many", "of a CPU"],
+)
+def test_a_site_that_cannot_train_on_what_its_file_says_refuses_at_the_join(moment, setting, reason, because):
+    found = moment(Stage.JOIN)
+    save_site_file(found.folder, load_site_file(found.folder).model_copy(update=setting))
+    assert_refused(found.folder, found.request, reason, because)
+
+
+def test_a_site_without_a_compiler_says_so_at_the_join(moment, monkeypatch):
+    def missing(graph, inputs):
+        raise OSError("no compiler on this machine")
+
+    monkeypatch.setattr("clients.compilation.BACKEND", missing)
+    found = moment(Stage.JOIN)
+    save_site_file(found.folder, load_site_file(found.folder).model_copy(update={"compile": True, "device": "cpu"}))
+    assert_refused(found.folder, found.request, "internal", "compile = true: torch cannot compile")
+
+
+@pytest.mark.parametrize(
     ("spoil", "reason", "because"),
     [
         (lambda folder: (folder / "identity.key").unlink(), "internal", "identity.key"),

@@ -7,9 +7,13 @@ from provisioned import NAMES, make_place, new_site
 
 from secfed.data.phantom.writer import write_mixed_phantom
 from secfed.errors import ConfigError
+from secfed.provenance import code_digest
 from secfed.provisioning.aggregator_service import make_aggregator_folder
+from secfed.provisioning.approvals import Approvals
 from secfed.provisioning.check import check
 from secfed.provisioning.consortium import sign_next
+from secfed.provisioning.reviewer import load_reviewer_key
+from secfed.site_config import load_site_file
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,14 @@ def scans(tmp_path_factory):
 @pytest.fixture
 def ready(joined, scans):
     shutil.copytree(scans, joined.root / "scans")
+    for folder in map(joined.site, NAMES):
+        approve(folder, code_digest())
     return joined
+
+
+def approve(folder, code):
+    approvals, key = Approvals.of(folder, load_site_file(folder)), load_reviewer_key(folder / "reviewer.key")
+    approvals.add(bundle="b" * 64, code=code, by="R. Viewer", reason="review 7", key=key)
 
 
 def problems(folder, **options):
@@ -39,8 +50,26 @@ def test_who_has_everything_is_ready(ready):
 def test_a_new_site_lacks_the_roster_and_the_authority_and_is_told_whom_to_ask(place, scans):
     shutil.copytree(scans, place.root / "scans")
     lacking = problems(place.site("ct-a"))
-    assert [what for what, _ in lacking] == ["no roster.cbor", "no ca.crt"]
+    assert [what for what, _ in lacking if "is not approved here" not in what] == ["no roster.cbor", "no ca.crt"]
     assert "Send the request to the consortium" in lacking[0][1]
+
+
+def test_a_program_that_nobody_approved_is_pointed_out_but_keeps_nobody_from_connecting(ready):
+    folder = ready.site("ct-a")
+    (folder / "approvals.json").unlink()
+    assert [todo for _, todo in problems(folder)] == [
+        "Before the first run the reviewer signs for it: secfed site approve."
+    ]
+    approve(folder, "c" * 64)
+    assert [code_digest()[:12] in what for what, _ in problems(folder)] == [True]
+    assert check(folder).ready
+
+
+def test_a_forged_approval_stops_everything(ready):
+    path = ready.site("ct-a") / "approvals.json"
+    change_text(path, "R. Viewer", "E. Vil")
+    assert not check(ready.site("ct-a")).ready
+    assert "is not signed by this site's reviewer" in problems(ready.site("ct-a"))[0][0]
 
 
 def change_text(path, old, new):

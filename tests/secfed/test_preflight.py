@@ -12,6 +12,7 @@ import tomli_w
 from command_line import call
 from hypothesis import given
 from hypothesis import strategies as st
+from provisioned import NAMES, make_place
 from small_federation import config, journal, provision, train, tree
 
 from privacy.errors import RangeError
@@ -33,7 +34,8 @@ from secfed.preflight.rehearsal import rehearse
 from secfed.preflight.timing import time_masking, time_training
 from secfed.preflight.value_range import value_range
 from secfed.protected_vector import vector_format
-from secfed.site_config import SiteData, SiteFile, SitePolicy, save_site_file
+from secfed.provisioning.consortium import sign_next
+from secfed.site_config import SiteData, SiteFile, SitePolicy, load_site_file, save_site_file
 
 DEMO = Path(cli.__file__).parent / "configs" / "demo.toml"
 TINY = ParameterLayout((TensorSpec("weight", (3,), "parameter"), TensorSpec("mean", (2,), "buffer")))
@@ -410,6 +412,28 @@ def test_a_site_that_would_take_part_is_told_so(preflight, tmp_path):
 
 
 @pytest.mark.usefixtures("no_rehearsal")
+def test_what_a_site_trains_on_is_shown_and_held_against_the_plan(preflight, tmp_path):
+    path, folder = write(tmp_path), site_folder(tmp_path / "site")
+    plain = load_site_file(folder)
+
+    def said(*options, **changes):
+        save_site_file(folder, plain.model_copy(update=changes))
+        return preflight(path, "--site", folder, *options, columns=200)
+
+    code, out, _ = said(devices=2, compile=True, device="cpu")
+    assert code == 0
+    assert "It trains with device = cpu, devices = 2 and compile = true." in out
+    code, out, _ = said("--json", devices=3)
+    found = json.loads(out)
+    assert (code, found["site"]["devices"], found["site"]["compile"]) == (5, 3, False)
+    assert "devices = 3: a step of this plan has 2 images" in found["site"]["refusals"][0]
+    # The machine that asks need not be the site's.
+    code, out, _ = said("--json", device="cpu", devices=(0, 1))
+    assert code == 0
+    assert any("numbers CUDA devices" in warning for warning in json.loads(out)["warnings"])
+
+
+@pytest.mark.usefixtures("no_rehearsal")
 def test_a_site_that_lowered_its_floor_may_accept_what_others_refuse(preflight, tmp_path):
     path = write(tmp_path, sites=sites(5), protection={"threshold": 3})
     folder = site_folder(tmp_path / "site", min_threshold=3)
@@ -604,8 +628,9 @@ def test_the_json_object_has_its_keys_and_nothing_is_left_behind(preflight, monk
     assert set(said) == {
         *("config", "name", "ready", "exit_code", "refusals", "warnings", "protection", "sites", "rounds"),
         *("parameters", "range", "range_asked", "bytes", "quorum", "masking", "training", "privacy", "site"),
-        *("encryption", "encrypting", "trust"),
+        *("encryption", "encrypting", "trust", "network"),
     }
+    assert said["network"] == "unet in 2D"
     assert said["encryption"] is said["encrypting"] is None
     assert said["masking"] is said["training"] is said["site"] is said["range_asked"] is None
     assert said["ready"] is True
@@ -659,3 +684,60 @@ def test_a_run_of_references_alone_is_told_what_a_federation_would_need(tmp_path
     code, out, _ = preflight(write(tmp_path, federated=False, references=["centralised"]))
     assert code == 0
     assert "trains its references alone" in " ".join(out.split())
+
+
+# A deployed run
+
+
+@pytest.fixture
+def members(tmp_path):
+    """A consortium's folders, its first version accepted by everybody."""
+    place = make_place(tmp_path)
+    release = sign_next(place.consortium, requests=place.requests, server_request=place.aggregator / "server.csr")
+    for folder in (*map(place.site, NAMES), place.aggregator):
+        place.accept(folder, release.folder)
+    return place
+
+
+@pytest.fixture
+def plan_file(tmp_path):
+    path = tmp_path / "plan.toml"
+    own = {name: value for name, value in tree(Path("nowhere")).items() if name in TrainingPlan.model_fields}
+    path.write_text(tomli_w.dumps(own))
+    return path
+
+
+@pytest.mark.parametrize("option", ["--site", "--roster"])
+def test_a_plan_without_sites_is_looked_at_for_the_members_of_the_roster(preflight, members, plan_file, option):
+    folder = members.site("ct-a") if option == "--site" else members.aggregator
+    code, out, err = preflight(plan_file, option, folder, "--json")
+    said = json.loads(out)
+    assert (code, err, said["refusals"]) == (0, "", [])
+    assert said["sites"] == 3
+    assert said["bytes"]["per_site"]["run"]["up_bytes"] > 0
+    if option == "--site":
+        assert (said["site"]["in_run"], said["site"]["takes_part"]) == (True, True)
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_the_members_of_a_roster_stand_for_the_sites_of_a_whole_configuration(preflight, members, tmp_path):
+    path = write(tmp_path, sites=sites(7))
+    assert json.loads(preflight(path, "--roster", members.aggregator, "--json")[1])["sites"] == 3
+    assert json.loads(preflight(path, "--site", members.site("ct-a"), "--json")[1])["sites"] == 7
+
+
+@pytest.mark.usefixtures("no_rehearsal")
+def test_what_only_a_deployed_run_refuses_is_refused(preflight, members, plan_file):
+    plan_file.write_text(plan_file.read_text().replace("[federation]", '[federation]\nnormalisation = "fednorm"'))
+    code, _, err = preflight(plan_file, "--roster", members.aggregator)
+    assert code == 2
+    assert "cannot be known before a deployed run" in err
+
+
+def test_a_plan_without_sites_and_without_a_roster_says_what_is_missing(preflight, plan_file, tmp_path):
+    code, _, err = preflight(plan_file)
+    assert code == 2
+    assert "--roster FOLDER, or --site FOLDER" in err
+    code, _, err = preflight(plan_file, "--roster", tmp_path / "nowhere")
+    assert code == 2
+    assert "secfed provision check" in err

@@ -652,6 +652,15 @@ def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
+def test_networks_of_several_runs_are_told_apart_by_how_much_they_see(tmp_path: Path) -> None:
+    runs = three_seeds(tmp_path)
+    for run, table in zip(runs, ("", "[model]\ndimensions = 3\n", "[model]\ncontext_slices = 1\n"), strict=True):
+        (run / "config.toml").write_text((run / "config.toml").read_text() + table)
+    reader = Reader(build_report(runs, out=tmp_path / "report.html").read_text())
+    row = next(row for table in reader.tables for row in table if row[0] == "Network")
+    assert row[1:] == [DASH, "unet in 3D", "unet in 2.5D, 1 slice on each side"]
+
+
 def test_runs_that_differ_in_their_seed_only_are_pooled(tmp_path: Path) -> None:
     reader = Reader(build_report(three_seeds(tmp_path), out=tmp_path / "report.html").read_text())
     assert "Pooled over n = 3 seeds" in reader.text

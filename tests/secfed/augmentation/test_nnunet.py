@@ -139,7 +139,7 @@ def test_on_another_device_all_channels_are_computed_and_the_drawn_ones_kept(mak
 
     def everywhere(transform, channels, numbers, *, none):
         which = (numbers != none).reshape(len(numbers), -1).any(dim=1)
-        return torch.where(which.reshape(-1, 1, 1), transform(channels, numbers), channels)
+        return torch.where(which.reshape(-1, *[1] * (channels.ndim - 1)), transform(channels, numbers), channels)
 
     chosen = apply_nnunet(images, drawn)
     monkeypatch.setattr(transforms, "_where_drawn", everywhere)

@@ -5,8 +5,8 @@ import json
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from clients.approvals import APPROVALS, Approvals
 from secfed.errors import ConfigError, PolicyRefusal
+from secfed.provisioning.approvals import APPROVALS, Approvals
 
 KEY = Ed25519PrivateKey.generate()
 REVIEWER = KEY.public_key().public_bytes_raw()

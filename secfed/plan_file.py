@@ -1,16 +1,16 @@
 """What a deployed run trains: the plan in a TOML file, for the sites that the roster names.
 
-Read at the aggregator. The same file that `secfed run` takes will do: its sites, test sets and references are of one
-machine, and are left out; a deployed run has the roster's sites, each with its own data.
+Read at the aggregator, and by whoever looks at a run before it starts. The same file that `secfed run` takes will do:
+its sites, test sets and references are of one machine, and are left out; a deployed run has the roster's sites, each
+with its own data.
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from secfed.config import RunConfig, TrainingPlan, check_cohort, describe_validation_error, load_run_config
+from secfed.config import RunConfig, TrainingPlan, check_cohort, describe_validation_error, load_run_config, toml_tree
 from secfed.errors import ConfigError
 
 
@@ -29,12 +29,7 @@ def load_plan(path: Path, *, sites: int) -> DeployedPlan:
     Raises:
         ConfigError: no such file, a key or value that is not accepted, or a plan that these sites cannot train.
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
+    tree = toml_tree(path)
     if "sites" in tree:
         config = load_run_config(path)
         plan, start_from = config.plan(), config.start_from
