@@ -122,7 +122,7 @@ def test_a_full_disk_costs_its_site_rounds_and_nothing_that_was_written(everybod
 @pytest.mark.parametrize(("stage", "who"), [("train", "its message's process"), ("query.agree", "all of it")])
 def test_a_site_that_hangs_is_waited_for_once_and_its_late_answer_does_not_count(everybody, stage, who, tmp_path):
     world = everybody
-    name, rounds = f"hung-{stage.removeprefix('query.')}", 6
+    name, rounds = f"hung-{stage.removeprefix('query.')}", 12
     running = world.train_beside(plan(name, rounds=rounds), name=name)
     world.when_received(HUNG, stage, after=world.log_length(HUNG), seconds=300)
     if who == "all of it":
