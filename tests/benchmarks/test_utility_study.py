@@ -1,5 +1,6 @@
 """The utility benchmark over real runs, tiny: resumed, damaged, failed, and the study that comes of it."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -212,7 +213,8 @@ def test_a_process_that_dies_takes_its_run_alone(copied):
         started.append(order.key)
         if len(started) == 1:
             for child in multiprocessing.active_children():
-                os.kill(child.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
 
     watch = Watch(started=kill_the_first, ended=lambda *_: None, working=lambda _: None)
     outcomes = train_all(orders, study=folder, cores=1, engine="in_process", watch=watch)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from hostile_bytes import damaged, hostile, with_other_fields
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from secagg_world import announced, contexts
 
@@ -382,8 +382,11 @@ def test_any_changed_byte_of_an_unmask_request_is_refused(recording, data):
 def test_changed_announcement_never_leads_to_the_same_round(recording, message_type, data):
     """Nobody signs what the aggregator announces: a change is refused, or all later messages have another context."""
     message = recording.unsigned[message_type]
+    changed = data.draw(hostile(message))
+    # A field may have been replaced by what it was.
+    assume(changed != message)
     try:
-        found = message_type.from_bytes(data.draw(hostile(message)))
+        found = message_type.from_bytes(changed)
     except HostileInputError:
         return
     assert found.context != message_type.from_bytes(message).context
