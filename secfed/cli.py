@@ -98,7 +98,7 @@ def demo(
         config = load_run_config(path)
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
-    _run(config, out=out, cache=None, engine=engine, resume=resume, cores=cores, as_json=as_json)
+    _run(config, out=out, engine=engine, resume=resume, cores=cores, as_json=as_json)
 
 
 @app.command("run")
@@ -542,7 +542,7 @@ def _run(
     config: Any,
     *,
     out: Path,
-    cache: Path | None,
+    cache: Path | None = None,
     engine: str,
     resume: bool,
     cores: int | None,

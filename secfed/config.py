@@ -11,19 +11,12 @@ import tomllib
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from secfed.augmentation_config import COUPLING, AugmentationConfig
-from secfed.config_table import Decay, Positive, PositiveInt, Probability, Table
+from secfed.config_table import Decay, GrownTable, Positive, PositiveInt, Probability, Table
 from secfed.errors import ConfigError
 from secfed.federation_config import NORMALISATION_NAMES, FederationConfig
 from secfed.privacy_config import PrivacyConfig
@@ -41,10 +34,6 @@ Source = typing.TypeVar("Source", bound="DataSource")
 MAX_CONTEXT_SLICES = 8
 """Of slices 5 mm apart, 4 cm to each side: what lies further away says little about a slice."""
 
-# Keys of a `DataSource` that came later: digests hold them only where they are given, so that those of older
-# configurations stay what they were, and their run folders go on.
-_LATER_KEYS = ("layout", "organs", "channel")
-
 
 class PhantomSource(Table):
     """Cases to generate: `population` and `protocol` name entries of `secfed.data.phantom`.
@@ -60,13 +49,15 @@ class PhantomSource(Table):
     seed: Annotated[int, Field(ge=0)] | None = None
 
 
-class DataSource(Table):
+class DataSource(GrownTable):
     """Where scans come from: a `folder` (or table) that secfed.data.readers reads, or a `phantom`, made for the run.
 
     How they are read is said as in a site's own entries (secfed.site_config.SiteData): `layout` is for a folder that
     could be of two, `organs`, where given, are the only ones that count as drawn, `channel` is the one to read of scans
     with several. Of a phantom `organs` alone makes sense: a site that has not drawn everything.
     """
+
+    later_keys: ClassVar[tuple[str, ...]] = ("layout", "organs", "channel")
 
     folder: Path | None = None
     phantom: PhantomSource | None = None
@@ -83,16 +74,6 @@ class DataSource(Table):
                 raise ValueError(f"{key} = {getattr(self, key)!r} is for a folder: leave it out beside a phantom")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)
-        return {key: value for key, value in tree.items() if key not in self.later_keys() or value is not None}
-
-    @classmethod
-    def later_keys(cls) -> tuple[str, ...]:
-        """Those that digests hold only where they are given."""
-        return _LATER_KEYS
-
 
 class SiteConfig(DataSource):
     """One hospital: it holds exactly one modality."""
@@ -107,13 +88,10 @@ class TestSetConfig(DataSource):
     It may mix modalities; `modality`, where given, is that of all its scans, instead of what the layout says.
     """
 
+    later_keys = (*DataSource.later_keys, "modality")
+
     name: SiteName
     modality: ModalityName | None = None
-
-    @classmethod
-    def later_keys(cls) -> tuple[str, ...]:
-        """Here the modality is one, too."""
-        return (*_LATER_KEYS, "modality")
 
 
 class PreprocessingConfig(Table):
@@ -132,12 +110,14 @@ class PreprocessingConfig(Table):
         return self
 
 
-class ModelConfig(Table):
+class ModelConfig(GrownTable):
     """A MONAI U-Net. `channels` counts features per level; each level below the first halves the grid.
 
     With `context_slices` a network in two dimensions sees so many neighbours of its slice on each side, too, as further
     input channels from below to above, and labels the slice in the middle ("2.5D").
     """
+
+    later_keys = ("context_slices",)
 
     architecture: Literal["unet", "basic_unet"] = "unet"
     dimensions: Literal[2, 3] = 2
@@ -161,14 +141,6 @@ class ModelConfig(Table):
                 f"{self.dimensions} patches hold the neighbouring slices anyway: set context_slices to 0"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Digests of plans without context are those of releases that had no such key, which read such plans, too.
-        told: dict[str, Any] = handler(self)
-        if not self.context_slices:
-            told.pop("context_slices", None)
-        return told
 
     @property
     def in_channels(self) -> int:

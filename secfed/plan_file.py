@@ -8,9 +8,7 @@ with its own data.
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from secfed.config import RunConfig, TrainingPlan, check_cohort, describe_validation_error, load_run_config, toml_tree
+from secfed.config import RunConfig, TrainingPlan, check_cohort, load_training_plan, toml_tree
 from secfed.errors import ConfigError
 
 
@@ -30,17 +28,8 @@ def load_plan(path: Path, *, sites: int) -> DeployedPlan:
         ConfigError: no such file, a key or value that is not accepted, or a plan that these sites cannot train.
     """
     tree = toml_tree(path)
-    if "sites" in tree:
-        config = load_run_config(path)
-        plan, start_from = config.plan(), config.start_from
-    else:
-        own = {name: value for name, value in tree.items() if name != "start_from"}
-        try:
-            plan = TrainingPlan.model_validate(own)
-        except ValidationError as error:
-            raise ConfigError(describe_validation_error(error, TrainingPlan, origin=str(path))) from None
-        start = tree.get("start_from")
-        start_from = None if start is None else (path.parent / Path(str(start)).expanduser()).resolve()
+    plan, start = load_training_plan(path), tree.get("start_from")
+    start_from = None if start is None else (path.parent / Path(str(start)).expanduser()).resolve()
     if plan.federation.normalisation == "fednorm":
         raise ConfigError(
             f"{path}: federation.normalisation = 'fednorm': whether two sites hold each modality cannot be known "

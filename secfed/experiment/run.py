@@ -88,7 +88,7 @@ def run_experiment(
         if absent:
             progress.organs_never_drawn(absent)
         progress.jobs_started(specs)
-        orders = [replace(order, computing=computing) for order in _orders(config, specs, out=out, engine=engine)]
+        orders = _orders(config, specs, out=out, engine=engine, computing=computing)
         run_jobs(orders, cores=cores, on_progress=progress.job_moved)
         record = collect(run, config, specs, started=started, seconds=time.monotonic() - clock)
         record.save(out)
@@ -134,8 +134,13 @@ def run_in_this_process(
         return record
 
 
-def _orders(config: RunConfig, specs: list[JobSpec], *, out: Path, engine: EngineName) -> list[JobOrder]:
-    return [JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1) for spec in specs]
+def _orders(
+    config: RunConfig, specs: list[JobSpec], *, out: Path, engine: EngineName, computing: Computing = ONE_DEVICE
+) -> list[JobOrder]:
+    return [
+        JobOrder(run_folder=out, config=config, model=spec.model, engine=engine, workers=1, computing=computing)
+        for spec in specs
+    ]
 
 
 def collect(run: RunFolder, config: RunConfig, specs: list[JobSpec], *, started: str, seconds: float) -> RunRecord:

@@ -31,10 +31,11 @@ def run_to_look_at(path: Path, *, site: Path | None, roster: Path | None) -> Run
     Raises:
         ConfigError: the file cannot be used, or nothing says who the sites are.
     """
-    folder = roster if roster is not None or "sites" in toml_tree(path) else site
+    names_sites = "sites" in toml_tree(path)
+    folder = roster if roster is not None or names_sites else site
     if folder is not None:
         return RunToLookAt(config=config_for_members(path, folder), deployed=True)
-    if "sites" not in toml_tree(path):
+    if not names_sites:
         raise ConfigError(
             f"{path}: names no [[sites]]. A run on this machine needs them; those of a deployed run are the members of "
             "a roster: --roster FOLDER, or --site FOLDER"

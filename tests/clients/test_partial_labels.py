@@ -5,12 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from clipped_sums import clipped
 
 import clients.local_steps
 import clients.patient_training
 from clients.evaluation import mean_dice_by_modality, score_case
-from clients.patient_training import PatientTraining
-from clients.patients import patients_of
 from clients.training import TrainingSource, train_one_round
 from secfed.augmentation.bezier import slaug
 from secfed.augmentation_config import SlaugConfig
@@ -21,7 +20,6 @@ from secfed.data.sampling import PatchSampler
 from secfed.model import flatten, initial_model, layout_of
 from secfed.network import initial_vector
 
-CPU = torch.device("cpu")
 SPLEEN = ABDOMEN.index("spleen")
 BUT_LIVER = tuple(range(2, 9))
 
@@ -52,15 +50,6 @@ def train(plan, cases, folder):
         server_round=1,
         state_folder=folder,
     )
-
-
-def clipped(plan, cases, lot):
-    start, layout = initial_vector(plan, num_classes=ABDOMEN.num_classes)
-    patients = patients_of((TrainingSource(site="here", cases=tuple(cases)),), plan)
-    with PatientTraining.opened(
-        plan=plan, layout=layout, patients=patients, start=start, server_round=1, device=CPU
-    ) as work:
-        return work.clipped_sum(lot).vector
 
 
 def test_a_sampler_writes_open_background_and_draws_the_same_patches(make_case):

@@ -18,7 +18,8 @@ from clients import replica_processes
 from clients.replica_processes import NAME, ReplicaFailed
 from clients.training import TrainingDiverged, TrainingSource, train_one_round
 from secfed.data.preprocessing import PreparedCase
-from secfed.model import flatten, initial_model, layout_of, load_flat, state_layout
+from secfed.model import initial_model, layout_of, load_flat
+from secfed.network import initial_vector
 from secfed.parameters import load_vector
 
 CPU = torch.device("cpu")
@@ -30,16 +31,8 @@ ALIKE = {"method": "none", "affine": {"probability": 0.0}}
 pytestmark = pytest.mark.slow
 
 
-def start_of(plan):
-    model = initial_model(plan.model, 9, plan.seed)
-    layout = state_layout(model, plan.training.optimizer_state)
-    start = np.zeros(layout.size, np.float32)
-    start[: layout.model_size] = flatten(model)
-    return start, layout
-
-
 def train(plan, cases, folder, *, start=None, server_round=1, **more):
-    first, layout = start_of(plan)
+    first, layout = initial_vector(plan, num_classes=9)
     return train_one_round(
         plan=plan,
         sources=(TrainingSource(site="ct-1", cases=cases[:2]), TrainingSource(site="ct-2", cases=cases[1:])),
@@ -76,7 +69,7 @@ def test_two_devices_give_the_model_of_one(make_plan, cases, tmp_path):
         augmentation=ALIKE,
         rounds=2,
     )
-    start, layout = start_of(plan)
+    start, layout = initial_vector(plan, num_classes=9)
     one = train(plan, cases, tmp_path / "one")
     two = train(plan, cases, tmp_path / "two", replicas=TWO)
     assert (two.steps, two.samples) == (one.steps, one.samples)
@@ -99,7 +92,7 @@ def test_a_round_on_two_devices_is_the_same_when_it_is_run_again(make_plan, case
     np.testing.assert_array_equal(once.weights, again.weights)
     assert once.mean_loss == again.mean_loss
     assert len(steps) == once.steps
-    start, layout = start_of(plan)
+    start, layout = initial_vector(plan, num_classes=9)
     assert once.weights.shape == start.shape
     assert not np.array_equal(once.weights[-layout.num_buffers :], start[-layout.num_buffers :])
     # One state for the site, which one device goes on from as well.
@@ -172,7 +165,7 @@ def addresses(pid):
 
 def test_what_stops_one_device_stops_several_in_the_same_words(make_plan, cases, tmp_path):
     plan = make_plan(training={"schedule": "constant", "warmup_fraction": 0.0})
-    start = np.full_like(start_of(plan)[0], np.nan)
+    start = np.full_like(initial_vector(plan, num_classes=9)[0], np.nan)
     with pytest.raises(TrainingDiverged, match=r"diverged at ct-1 and ct-2 in round 1.*lower training.learning_rate"):
         train(plan, cases, tmp_path / "state", start=start, replicas=TWO)
     assert not (tmp_path / "state").exists()

@@ -9,21 +9,14 @@ import torch
 from clients.local_steps import adamw
 from clients.optimizer_state import load_shared, shared_moments
 from clients.training import TrainingSource, batch_for, samples_for, train_one_round
-from secfed.model import flatten, initial_model, state_layout
+from secfed.model import initial_model
+from secfed.network import initial_vector
 from secfed.parameters import ParameterLayout, TensorSpec
 from secfed.protected_vector import vector_format
 
 
-def start_of(plan):
-    model = initial_model(plan.model, 9, plan.seed)
-    layout = state_layout(model, plan.training.optimizer_state)
-    vector = np.zeros(layout.size, np.float32)
-    vector[: layout.model_size] = flatten(model)
-    return vector, layout
-
-
 def rounds(plan, source, folder, *, count):
-    vector, layout = start_of(plan)
+    vector, layout = initial_vector(plan, num_classes=9)
     for server_round in range(1, count + 1):
         outcome = train_one_round(
             plan=plan,

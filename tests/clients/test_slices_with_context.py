@@ -6,12 +6,12 @@ import typing
 import numpy as np
 import pytest
 import torch
+from clipped_sums import clipped
 from private_runs import ask, charges_of, one_site, private_config
 from torch import nn
 
 import clients.local_steps
 from clients.evaluation import class_scores, evaluate_cases, predict
-from clients.patient_training import PatientTraining
 from clients.patients import patients_of
 from clients.training import TrainingSource, network_for, train_one_round
 from secfed.augmentation_config import AppearanceMethod
@@ -169,15 +169,6 @@ def private_plan(count, mode="distributed"):
             "privacy": {"mode": mode, "noise_multiplier": 1.0, "delta": 1e-5, "patches": 2, "views": 2},
         }
     )
-
-
-def clipped(plan, cases, lot):
-    start, layout = initial_vector(plan, num_classes=ABDOMEN.num_classes)
-    patients = patients_of((TrainingSource(site="here", cases=tuple(cases)),), plan)
-    with PatientTraining.opened(
-        plan=plan, layout=layout, patients=patients, start=start, server_round=1, device=CPU
-    ) as work:
-        return work.clipped_sum(lot).vector
 
 
 def test_a_patient_s_gradient_is_bounded_and_nobody_else_s_images_are_in_it(cases):

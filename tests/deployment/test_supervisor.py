@@ -56,27 +56,24 @@ time.sleep(100)
 """
 
 
-def test_a_service_that_asks_for_it_takes_another_along(tmp_path):
-    ask = f"import os, sys, time; time.sleep(0.3); os.path.exists({str(tmp_path / 'asked')!r}) and time.sleep(100)"
-    ask += f"; open({str(tmp_path / 'asked')!r}, 'w').close(); sys.exit({module.ANEW_STATUS})"
-    made, thread = running(tmp_path, [service("one", SLEEP), service("two", ask, takes_along="one")])
-    first = made.pids["one"]
-    until(lambda: made.pids.get("one", first) != first and "two" in made.pids)
-    time.sleep(1.0)
-    assert {entry["service"] for entry in read_log(tmp_path / "audit.jsonl")} == {"one", "two"}
-    assert set(made.pids) == {"one", "two"}
-    made.stop()
-    thread.join(20)
+def ends_once(tmp_path, status):
+    """What ends with this status and, started again, stays."""
+    mark = str(tmp_path / "ended")
+    code = f"import os, sys, time; time.sleep(0.3); os.path.exists({mark!r}) and time.sleep(100)"
+    return f"{code}; open({mark!r}, 'w').close(); sys.exit({status})"
 
 
-def test_a_service_that_ends_otherwise_takes_nobody_along(tmp_path):
-    code = f"import os, sys; os.path.exists({str(tmp_path / 'ended')!r}) and __import__('time').sleep(100)"
-    code += f"; open({str(tmp_path / 'ended')!r}, 'w').close(); sys.exit(1)"
-    made, thread = running(tmp_path, [service("one", SLEEP), service("two", code, takes_along="one")])
-    first = made.pids["one"]
+@pytest.mark.parametrize("status", [module.ANEW_STATUS, 1])
+def test_a_service_takes_another_along_where_it_asks_for_it_and_not_otherwise(tmp_path, status):
+    services = [service("one", SLEEP), service("two", ends_once(tmp_path, status), takes_along="one")]
+    made, thread = running(tmp_path, services)
+    first, ended = made.pids["one"], {"two", "one"} if status == module.ANEW_STATUS else {"two"}
     until(lambda: (tmp_path / "ended").exists() and "two" in made.pids)
-    time.sleep(0.5)
-    assert made.pids["one"] == first
+    until(lambda: ("one" in ended) == (made.pids.get("one", first) != first))
+    time.sleep(1.0)
+    assert {entry["service"] for entry in read_log(tmp_path / "audit.jsonl")} == ended
+    assert set(made.pids) == {"one", "two"}
+    assert (made.pids["one"] == first) == ("one" not in ended)
     made.stop()
     thread.join(20)
 
