@@ -15,12 +15,12 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# What is too long for `make test`: CI runs the studies after it, and whoever changes a deployment the other.
+# What is too long for `make test`, and runs after it in CI.
 test-studies: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m study
 
 test-deployment: setup
-	$(BIN)/python -m pytest -n 0 -m deployment
+	$(BIN)/python -m pytest -n 0 -vv --durations=0 --durations-min=5 -m deployment
 
 check: setup
 	$(BIN)/ruff check .

@@ -86,9 +86,7 @@ class AggregatorFolder:
         if not path.exists():
             return
         kept = [entry for entry in self.journal() if entry.get("round", 0) <= completed]
-        temporary = path.with_suffix(".new")
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode(), durable=self.durable)
 
     def show_upload(self, *, site: str, server_round: int, protection: str, counts: list[int]) -> None:
         """Keep what one site's upload looked like from here: counts of the top byte of its integers."""

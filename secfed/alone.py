@@ -25,10 +25,10 @@ def die_with_parent() -> None:
 
 
 def hold_alone(folder: Path, *, wait_seconds: float = WAIT_SECONDS) -> int:
-    """Hold the folder's lock until this process ends; returns the open lock file's descriptor, which must stay open.
+    """Hold the folder's lock until this process ends, or closes the lock file's descriptor, which is returned.
 
     Raises:
-        RunFolderError: another process holds it, and did not let go in time.
+        RunFolderError: another process holds it, and did not let go in time, or the file system knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -39,7 +39,10 @@ def hold_alone(folder: Path, *, wait_seconds: float = WAIT_SECONDS) -> int:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 os.close(descriptor)
-                raise RunFolderError(f"{folder}: another process is at work in it") from None
+                raise RunFolderError(f"{folder}: another process is working in this folder") from None
             time.sleep(0.05)
+        except OSError as error:
+            os.close(descriptor)
+            raise RunFolderError(f"{folder}: cannot be locked on this file system: {error.strerror}") from error
         else:
             return descriptor

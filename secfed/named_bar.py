@@ -10,6 +10,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -33,14 +34,18 @@ class NamedBar:
         """One is done, of this name."""
         self.bars.update(self.task, advance=1, note=printable(name))
 
+    def at(self, done: float, total: int | None, name: str) -> None:
+        """So many are done, in part too, and this one is at work; the total is None where nobody knows yet."""
+        self.bars.update(self.task, completed=done, total=total, note=printable(name))
+
 
 @contextmanager
-def named_bar(title: str, *, quiet: bool) -> Iterator[NamedBar]:
-    """A bar on standard error; nothing in quiet mode."""
+def named_bar(title: str, *, quiet: bool, counted: bool = True) -> Iterator[NamedBar]:
+    """A bar on standard error; nothing in quiet mode. Where it is not `counted`, it shows per cent."""
     columns = (
         TextColumn(title),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if counted else TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim", markup=False),

@@ -12,8 +12,6 @@ What it does NOT protect: a digest binds a vector to a layout, but it is no sign
 import hashlib
 import itertools
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -27,6 +25,7 @@ from safetensors.numpy import save
 
 from secfed.config import ModalityName
 from secfed.errors import RunFolderError
+from secfed.whole_file import write_whole
 
 TensorKind = Literal["parameter", "buffer", "moment"]
 FloatVector = npt.NDArray[np.float32]
@@ -200,26 +199,7 @@ def save_vector(
     tensors = {spec.name: vector[place].reshape(spec.shape) for spec, place in layout.slices()}
     payload = save(tensors, metadata={**metadata, _LAYOUT_KEY: layout.to_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(payload)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if not durable:
-        return
-    # The rename itself lives in the folder, so the folder is flushed too.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_whole(path, payload, durable=durable, mode=0o600)
 
 
 def load_vector(path: Path) -> tuple[FloatVector, ParameterLayout, dict[str, str]]:

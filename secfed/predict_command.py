@@ -71,8 +71,7 @@ def predict_command(
 
     Example: secfed predict runs/demo scan.nii.gz --modality CT --out segmentations --preview
     """
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
+    from secfed.named_bar import named_bar
     from secfed.predict.order import PredictionOrder
     from secfed.predict.page import as_dict, print_failures, print_prediction
     from secfed.predict.run import predict_scans
@@ -92,18 +91,9 @@ def predict_command(
         preview=preview,
         overwrite=overwrite,
     )
-    columns = (
-        TextColumn("Segmenting"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=as_json, transient=True) as bars:
-        task = bars.add_task("", total=None, note="opening the model")
-        found = predict_scans(
-            order, on_move=lambda done, total, name: bars.update(task, completed=done, total=total, note=name)
-        )
+    with named_bar("Segmenting", quiet=as_json, counted=False) as bar:
+        bar.at(0, None, "opening the model")
+        found = predict_scans(order, on_move=bar.at)
     if as_json:
         print_json(as_dict(found))
     else:

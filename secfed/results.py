@@ -7,9 +7,7 @@ over patients and never a patient's name. Nothing here signs the file: it proves
 import dataclasses
 import json
 import math
-import os
 import statistics
-import tempfile
 import types
 import typing
 from collections.abc import Iterable
@@ -20,6 +18,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from secfed.errors import RunFolderError
+from secfed.whole_file import write_whole
 
 FORMAT: Literal[1] = 1
 FILE_NAME = "run.json"
@@ -186,17 +185,7 @@ class RunRecord:
         """Write `run.json` into an existing folder, all or nothing; numbers that are not finite become null."""
         target = run_folder / FILE_NAME
         text = json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
-        handle, draft = tempfile.mkstemp(dir=run_folder, prefix=f".{FILE_NAME}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(draft).chmod(0o644)
-            Path(draft).replace(target)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        write_whole(target, text.encode(), durable=True)
         return target
 
     @classmethod

@@ -3,7 +3,6 @@
 Runs at the site only. The stricter of policy and plan wins; what the policy does not allow is refused.
 """
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +23,7 @@ from secfed.config import (
 from secfed.config_table import Positive, PositiveInt, Table
 from secfed.errors import ConfigError, PolicyRefusal
 from secfed.privacy_config import PrivacyMode
+from secfed.whole_file import write_whole
 
 SITE_FILE = "site.toml"
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -255,6 +255,5 @@ def load_site_file(folder: Path) -> SiteFile:
 def save_site_file(folder: Path, site: SiteFile) -> None:
     """Write `site.toml` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{SITE_FILE}.{os.getpid()}"
-    temporary.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-    temporary.replace(folder / SITE_FILE)
+    text = tomli_w.dumps(site.model_dump(mode="json", exclude_none=True))
+    write_whole(folder / SITE_FILE, text.encode(), durable=True)

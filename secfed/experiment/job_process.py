@@ -15,6 +15,7 @@ from secfed.config import RunConfig
 from secfed.errors import SecfedError
 from secfed.lifeline import stop_with_parent
 from secfed.site_config import ONE_DEVICE, Computing
+from secfed.whole_file import write_whole
 
 # What a finished job leaves in its folder; named here, where nothing imports torch.
 SCORES = "scores.json"
@@ -84,9 +85,7 @@ def train_and_test(order: JobOrder) -> None:
         in_process.run(job, workers=order.workers)
     if not (job.folder / SCORES).exists():
         scores = evaluate_job(job, spec, order.config, run=run)
-        temporary = job.folder / f".{SCORES}"
-        temporary.write_text(json.dumps([asdict(score) for score in scores]), encoding="utf-8")
-        temporary.replace(job.folder / SCORES)
+        write_whole(job.folder / SCORES, json.dumps([asdict(score) for score in scores]).encode(), durable=False)
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ A folder belongs to the configuration that it was made with. Another configurati
 overwritten; the same configuration goes on only where the caller asked to resume.
 """
 
-import fcntl
 import os
 import tomllib
 from pathlib import Path
@@ -20,14 +19,15 @@ from types import TracebackType
 
 import tomli_w
 
+from secfed.alone import hold_alone
 from secfed.config import RunConfig, parse_run_config
 from secfed.data.prepared_cache import open_cache
 from secfed.errors import ConfigError, RunFolderError
 from secfed.results import FILE_NAME as RUN_JSON
+from secfed.whole_file import write_whole
 
 CONFIG = "config.toml"
 CACHE = "cache"
-LOCK = ".lock"
 
 
 class RunFolder:
@@ -80,11 +80,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(f"{self.path}: the run folder cannot be made: {error.strerror}") from error
-        self._take_lock()
+        self._lock = hold_alone(self.path, wait_seconds=0.0)
         if not existing.exists():
-            temporary = self.path / f".{CONFIG}"
-            temporary.write_text(resolved_toml(config), encoding="utf-8")
-            temporary.replace(existing)
+            write_whole(existing, resolved_toml(config).encode(), durable=False)
         if cache is not None and not self.cache.is_symlink():
             self.cache.symlink_to(cache.resolve(), target_is_directory=True)
         if self.cache.is_symlink():
@@ -101,15 +99,6 @@ class RunFolder:
             )
         if self.cache.exists() and not self.cache.is_symlink():
             raise RunFolderError(f"{self.path}: was begun with a cache of its own; leave --cache out")
-
-    def _take_lock(self) -> None:
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise RunFolderError(f"{self.path}: another process is working in this run folder") from None
-        self._lock = descriptor
 
     def __enter__(self) -> "RunFolder":
         return self

@@ -31,7 +31,8 @@ def ip(*arguments):
 
 @contextlib.contextmanager
 def network():
-    ip("netns", "add", SPACE)
+    if subprocess.run(["ip", "netns", "add", SPACE], check=False).returncode:
+        pytest.skip("this machine does not let root make network namespaces")
     try:
         ip("link", "add", OUTSIDE, "type", "veth", "peer", "name", INSIDE, "netns", SPACE)
         ip("addr", "add", f"{HOST}/30", "dev", OUTSIDE)
