@@ -10,6 +10,7 @@ from small_federation import config, digest, journal, provision, train
 
 from secfed.engines import ray
 from secfed.errors import RoundAborted
+from secfed.site_config import load_site_file, save_site_file
 
 # A process of its own, as the experiment gives every job: what Ray leaves behind ends with it.
 SCRIPT = """
@@ -32,7 +33,7 @@ def run_with_ray(job, folder):
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -42,15 +43,18 @@ def test_a_partition_is_the_site_of_its_number(tmp_path):
     assert locate(context) == tmp_path / "b"
 
 
-@pytest.mark.slow
-def test_ray_gives_the_model_of_the_in_process_engine_and_says_nothing(scans, tmp_path):
-    run_config = config(scans)
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.study)])
+def test_ray_gives_the_model_of_the_in_process_engine_and_says_nothing(scans, tmp_path, devices):
+    rounds = 3 - devices
+    run_config = config(scans, federation={"rounds": rounds})
     in_process = provision(tmp_path / "in-process", run_config)
-    train(in_process)
     job = provision(tmp_path / "ray", run_config)
+    for folder in (*in_process.site_folders, *job.site_folders):
+        save_site_file(folder, load_site_file(folder).model_copy(update={"devices": devices}))
+    train(in_process)
     ended = run_with_ray(job, tmp_path)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
-    assert [len(entry["survivors"]) for entry in journal(job)] == [4, 4]
+    assert [len(entry["survivors"]) for entry in journal(job)] == [4] * rounds
     assert digest(job) == digest(in_process)
 
 
