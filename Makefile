@@ -20,7 +20,7 @@ test-studies: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m study
 
 test-deployment: setup
-	$(BIN)/python -m pytest -n 0 -vv --durations=0 --durations-min=5 -m deployment
+	$(BIN)/python -m pytest -n 2 --dist loadfile -vv --durations=0 --durations-min=5 -m deployment
 
 check: setup
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ process id, whatever happens meanwhile. The benchmark of deployments and their t
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -230,9 +231,11 @@ def replace_in(path: Path, changes: Mapping[str, str]) -> None:
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port of loopback that nobody has now, outside of the range that outgoing connections draw from."""
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def children(pid: int) -> list[int]:
