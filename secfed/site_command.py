@@ -35,7 +35,9 @@ def site_run(site: SiteOption) -> None:
 
     def ready() -> None:
         note_start(site)
-        console.print("Connecting. Refusals and their reasons: books/site.log. SIGTERM or Ctrl-C ends it.")
+        console.print(
+            "Connecting. Refusals and their reasons: books/site.log. SIGTERM or Ctrl-C ends it.", soft_wrap=True
+        )
 
     supervisor.run(on_ready=ready)
     note_stop(site)

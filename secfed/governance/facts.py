@@ -20,6 +20,7 @@ from privacy.secagg.roster import Roster, parse_unverified_roster, verify_roster
 from privacy.secagg.threshold import default_threshold
 from secfed.aggregator_files import ANCHOR, JOURNAL, PLAN, ROSTER
 from secfed.audit.expected import EXPECTED
+from secfed.audit.rows import Mode
 from secfed.audit.verify import AuditReport, verify_run
 from secfed.audit_log import AUDIT_LOG, read_log
 from secfed.config import TrainingPlan
@@ -36,7 +37,7 @@ FEDERATED_JOB = Path("jobs") / "federated" / "aggregator"
 class AttackResults:
     """Counts of the suite's verdicts for the run's mode; `limits` are attacks that succeed as stated, by name."""
 
-    mode: str
+    mode: Mode
     refused: int
     limits: tuple[str, ...]
     not_applicable: int
@@ -135,7 +136,7 @@ def gather(
     )
 
 
-def read_attacks(path: Path, *, mode: str) -> AttackResults:
+def read_attacks(path: Path, *, mode: Mode) -> AttackResults:
     """What `secfed audit attack --json` printed, for one mode.
 
     Raises:

@@ -7,6 +7,7 @@ this run's own numbers in them. What is missing is said where it is missing.
 from pathlib import Path
 
 from privacy.accounting import RELATION, UNIT
+from secfed.audit.suite import ATTACKS
 from secfed.governance.facts import AttackResults, GovernanceFacts, SiteFacts, gather
 from secfed.report.document import document, section, write_page
 from secfed.report.markup import Child, Markup, join, listing, scrollable, tag, words
@@ -327,7 +328,6 @@ def _attacks(attacks: AttackResults | None, facts: GovernanceFacts) -> Markup:
         f"{ran} attacks on “{attacks.mode}” were run against this program: {attacks.refused} were refused, "
         f"{len(attacks.limits)} succeed and are limits that SECURITY.md states, {attacks.not_applicable} do not apply."
     )
-    limits = [tag("li", tag("code", name)) for name in attacks.limits]
     missing = None
     if attacks.missing:
         missing = tag("p", f"Not in these results: {words(attacks.missing)}.", class_="missing")
@@ -335,10 +335,23 @@ def _attacks(attacks: AttackResults | None, facts: GovernanceFacts) -> Markup:
     return join(
         tag("p", told),
         deviations,
-        join(tag("h3", "Those that succeed"), tag("ul", limits)) if limits else None,
+        join(tag("h3", "Those that succeed"), _succeeding(attacks)) if attacks.limits else None,
         missing,
         tag("p", "Made with ", tag("code", command), ".", class_="note"),
     )
+
+
+def _succeeding(attacks: AttackResults) -> Markup:
+    """What each attack that succeeds does, and what there is against it."""
+    known = {attack.name: attack for attack in ATTACKS}
+    rows = []
+    for name in attacks.limits:
+        attack = known.get(name)
+        threat = "this version does not know it" if attack is None else attack.threat
+        defence = "" if attack is None else attack.defence_in(attacks.mode)
+        rows.append(tag("tr", tag("td", threat, " (", tag("code", name), ")"), tag("td", defence)))
+    head = tag("tr", [tag("th", name, scope="col") for name in ("what is done", "what there is against it")])
+    return scrollable(tag("table", tag("thead", head), tag("tbody", rows), class_="wide"), "Attacks that succeed")
 
 
 def _site(site: SiteFacts | None) -> Markup:

@@ -121,7 +121,9 @@ def test_attack_results_are_counted_and_limits_named(jobs, tmp_path):
     assert found.missing == ()
     page = render(gather(jobs["masked"].aggregator_folder, attacks=tmp_path / "a.json"))
     assert f"{found.refused} were refused" in page
-    assert "two-sites" in page
+    # A board reads what is done and what there is against it, not a name.
+    assert "one of two sites takes its own update from the sum" in page
+    assert "a site can insist on a larger one (min_cohort)" in page
 
 
 def test_a_deviation_and_what_was_not_run_stand_out(jobs, tmp_path):
