@@ -11,6 +11,7 @@ from pathlib import Path
 from secfed.data.cases import LabelMap, Modality
 from secfed.data.labels import AMOS22_LABELS, MM_WHS_LABELS, MM_WHS_STRAY_LABELS, organ_named
 from secfed.data.readers import modality_by_name, read_data_set
+from secfed.data.readers.description import DESCRIPTION
 from secfed.errors import ConfigError, DataError
 
 SEGMENTATION_SUFFIX = "_seg"
@@ -56,6 +57,14 @@ class Failure:
         return {"path": str(self.path), "reason": self.reason, "advice": self.advice}
 
 
+@dataclass(frozen=True)
+class _Meaning:
+    """What the values of a label volume mean, and which of the task's organs were drawn in it."""
+
+    ids: Mapping[int, str]
+    organs: tuple[str, ...]
+
+
 def find_scans(
     paths: Sequence[Path],
     *,
@@ -68,18 +77,17 @@ def find_scans(
 
     Args:
         paths: NIfTI files, folders of them, or folders in a layout that `read_data_set` knows.
-        label_map: the task; its numbers are those of labels whose `label_ids` nobody says.
+        label_map: the task; its numbers are those of labels whose values nobody says.
         modality: of all scans, instead of what names and data sets say.
         labels: the label of the only scan, or a folder with labels named as their scans.
-        label_ids: the organ of every value in `labels`.
+        label_ids: the organ of every value in `labels`. Left out, a dataset.json beside the labels or above them says.
 
     Raises:
-        ConfigError: `labels` does not exist, is one file for several scans, or has none of them; or two scans have one
-            name.
+        ConfigError: `labels` does not exist, is one file for several scans, or has none of them; two scans have one
+            name; or the dataset.json that would say what values mean cannot be read.
     """
     found: dict[Path, Scan] = {}
     failures = []
-    own_ids = {0: "background"} | {label_map.index(organ): organ for organ in label_map.organs}
     for path in paths:
         try:
             for scan in _scans_of(path, modality=modality, label_map=label_map):
@@ -89,8 +97,11 @@ def find_scans(
     scans = list(found.values())
     _require_names(scans)
     if labels is not None:
-        ids = label_ids or own_ids
-        scans = _with_labels(scans, labels, ids, tuple(organ for organ in label_map.organs if organ in ids.values()))
+        if not labels.exists():
+            raise ConfigError(f"--labels = '{labels}': no such file or folder")
+        ids = label_ids or {0: "background"} | {label_map.index(organ): organ for organ in label_map.organs}
+        said = _Meaning(ids, tuple(organ for organ in label_map.organs if organ in ids.values()))
+        scans = _with_labels(scans, labels, said, {} if label_ids else _told_beside(labels, label_map))
     return tuple(scans), tuple(failures)
 
 
@@ -138,7 +149,7 @@ def _folder(folder: Path, *, modality: Modality | None, label_map: LabelMap) -> 
     except DataError as error:
         plain = [path for path in sorted(folder.iterdir()) if _is_plain_scan(path)]
         # A folder that describes itself, and wrongly, is not taken for one that does not.
-        if (folder / "dataset.json").exists():
+        if (folder / DESCRIPTION).exists():
             raise
         if not plain:
             raise DataError(f"{folder}: holds no .nii or .nii.gz file, and is no data set: {error}") from None
@@ -169,25 +180,51 @@ def _is_plain_scan(path: Path) -> bool:
     return path.is_file() and path.name.endswith(_SUFFIXES) and not stem(path).endswith(_LABEL_ENDINGS)
 
 
-def _with_labels(scans: list[Scan], labels: Path, label_ids: Mapping[int, str], organs: tuple[str, ...]) -> list[Scan]:
-    if not labels.exists():
-        raise ConfigError(f"--labels = '{labels}': no such file or folder")
+def _told_beside(labels: Path, label_map: LabelMap) -> dict[Path, _Meaning]:
+    """What the dataset.json in the folder of the labels, or in the one above it, says of each label in its data set.
+
+    A value has another meaning in every data set, and one that is known to the task too would be scored as that organ.
+    """
+    folder = labels if labels.is_dir() else labels.parent
+    described = next((place for place in (folder, folder.resolve().parent) if (place / DESCRIPTION).is_file()), None)
+    if described is None:
+        return {}
+    try:
+        data_set = read_data_set(described)
+    except DataError as error:
+        raise ConfigError(
+            f"--labels = '{labels}': the data set that it belongs to cannot be read: {error}; "
+            "say with --label-values what the values mean"
+        ) from error
+    return {
+        case.label.resolve(): _Meaning(data_set.values(case), data_set.annotated(case, label_map))
+        for case in data_set.cases
+        if case.label is not None
+    }
+
+
+def _with_labels(scans: list[Scan], labels: Path, said: _Meaning, told: Mapping[Path, _Meaning]) -> list[Scan]:
+    def paired(scan: Scan, label: Path) -> Scan:
+        if told and label.resolve() not in told:
+            raise ConfigError(
+                f"--labels: {label} is none of those that the {DESCRIPTION} beside it names; "
+                "say with --label-values what its values mean"
+            )
+        meaning = told.get(label.resolve(), said)
+        return replace(scan, label=label, label_ids=meaning.ids, organs=meaning.organs, masks={})
+
     if not labels.is_dir():
         if len(scans) != 1:
             raise ConfigError(f"--labels = '{labels}': one file for {len(scans)} scans; give a folder of labels")
-        return [replace(scans[0], label=labels, label_ids=label_ids, organs=organs, masks={})]
-    paired = []
-    for scan in scans:
-        label = _label_of(scan.image, labels)
-        found = replace(scan, label=label, label_ids=label_ids, organs=organs, masks={})
-        paired.append(scan if label is None else found)
-    if scans and paired == scans:
+        return [paired(scans[0], labels)]
+    found = {scan.image: _label_of(scan.image, labels) for scan in scans}
+    if scans and not any(found.values()):
         name = scans[0].name
         raise ConfigError(
             f"--labels = '{labels}': holds no label of any scan; for {scans[0].image.name} it would be {name}.nii.gz, "
             f"{name}_label.nii.gz or {name}{SEGMENTATION_SUFFIX}.nii.gz"
         )
-    return paired
+    return [scan if (label := found[scan.image]) is None else paired(scan, label) for scan in scans]
 
 
 def _label_of(image: Path, folder: Path) -> Path | None:

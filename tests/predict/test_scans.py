@@ -1,5 +1,7 @@
 """Files, folders and data sets become scans with names, modalities and labels; what cannot be used is said."""
 
+import json
+
 import numpy as np
 import pytest
 from small_federation import SHAPE, write_data_set, write_volume
@@ -77,6 +79,31 @@ def test_a_folder_without_a_label_of_any_scan_is_refused_and_no_scan_is_its_own(
     write(tmp_path, "a.nii.gz")
     with pytest.raises(ConfigError, match=r"holds no label of any scan.*a_seg\.nii\.gz"):
         find_scans([tmp_path / "a.nii.gz"], label_map=ABDOMEN, labels=tmp_path)
+
+
+def test_labels_of_a_data_set_mean_what_it_says_and_not_what_the_model_would(tmp_path):
+    write_data_set(tmp_path, modality="CT", seed=0, training=2, validation=0)
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    description["labels"] = {"0": "background", "1": "spleen", "2": "bladder"}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    scan, labels = tmp_path / "images" / "amos_0001.nii.gz", tmp_path / "labels"
+    for given in (labels, labels / "amos_0001.nii.gz"):
+        (paired,) = found(scan, labels=given)
+        assert (paired.label_ids[1], paired.organs) == ("spleen", ("spleen",))
+    # Whoever knows better says so.
+    (paired,) = found(scan, labels=labels, label_ids={1: "liver"})
+    assert paired.label_ids == {1: "liver"}
+
+
+def test_a_label_that_its_data_set_does_not_name_is_not_guessed_at(tmp_path):
+    write_data_set(tmp_path, modality="CT", seed=0, training=1, validation=0)
+    write(tmp_path, "more/x.nii.gz", "labels/x.nii.gz")
+    with pytest.raises(ConfigError, match=r"x\.nii\.gz is none of those.*--label-values"):
+        found(tmp_path / "more", labels=tmp_path / "labels")
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"cannot be read.*--label-values"):
+        found(tmp_path / "more", labels=tmp_path / "labels")
+    assert found(tmp_path / "more", labels=tmp_path / "labels", label_ids={1: "liver"})
 
 
 def test_one_label_is_for_one_scan(tmp_path):
