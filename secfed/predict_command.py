@@ -73,8 +73,9 @@ def predict_command(
     """
     from secfed.named_bar import named_bar
     from secfed.predict.order import PredictionOrder
-    from secfed.predict.page import as_dict, print_failures, print_prediction
+    from secfed.predict.page import as_dict, print_prediction
     from secfed.predict.run import predict_scans
+    from secfed.problem_lines import problem_lines
 
     order = PredictionOrder(
         model_path=model_path,
@@ -98,6 +99,6 @@ def predict_command(
         print_json(as_dict(found))
     else:
         print_prediction(found, Console())
-    print_failures(found, Console(stderr=True))
-    if found.failures:
+    Console(stderr=True).print(problem_lines(found.problems), end="", soft_wrap=True)
+    if found.problems:
         raise typer.Exit(DataError.exit_code)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from clients.evaluation import CaseScore
 from secfed.data.cases import Modality
-from secfed.predict.scans import SEGMENTATION_SUFFIX, Failure, Scan
+from secfed.data.problems import CaseProblem
+from secfed.predict.scans import SEGMENTATION_SUFFIX, Scan
 from secfed.predict.trained_model import FEDERATED, TrainedModel
 
 
@@ -75,4 +76,4 @@ class Prediction:
     out: Path
     device: str
     segmented: tuple[Segmented, ...]
-    failures: tuple[Failure, ...]
+    problems: tuple[CaseProblem, ...]

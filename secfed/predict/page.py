@@ -32,12 +32,12 @@ def as_dict(found: Prediction) -> dict[str, Any]:
             {"organ": organ, "dice": _mean(dice), "hd95_mm": _mean(hd95), "n": len(dice)}
             for organ, dice, hd95 in _by_organ(trained.label_map.organs if scores else (), scores)
         ],
-        "failures": [failure.as_dict() for failure in found.failures],
+        "problems": [problem.as_dict() for problem in found.problems],
     }
 
 
 def print_prediction(found: Prediction, console: Console) -> None:
-    """Tables for a person; failures are printed by `print_failures`."""
+    """Tables for a person, without the problems."""
     for note in found.trained.notes:
         console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not found.segmented:
@@ -69,18 +69,6 @@ def print_prediction(found: Prediction, console: Console) -> None:
     pages = [done.page for done in found.segmented if done.page is not None]
     if pages:
         console.print(f"To look at: {pages[0]}", markup=False, highlight=False, soft_wrap=True)
-
-
-def print_failures(found: Prediction, console: Console) -> None:
-    """Each file that could not be used: what is wrong with it, and what to do."""
-    for failure in found.failures:
-        console.print(
-            f"{failure.path}: {failure.reason}\n  what to do: {failure.advice}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 def _organ_table(organs: Iterable[str], scores: Iterable[CaseScore]) -> Table:

@@ -18,12 +18,13 @@ from clients.evaluation import CaseScore, score_case
 from secfed.data.cases import Case, Modality
 from secfed.data.label_volumes import read_classes
 from secfed.data.preprocessing import PreparedCase
+from secfed.data.problems import CaseProblem
 from secfed.data.volumes import NiftiVolume, read_volume
 from secfed.errors import ConfigError, DataError
 from secfed.predict.label_file import stored_grid, write_labels, write_sidecar
 from secfed.predict.order import OutputFiles, Prediction, PredictionOrder, Segmented
 from secfed.predict.preview import write_preview
-from secfed.predict.scans import Failure, Scan, find_scans, parse_label_ids
+from secfed.predict.scans import Scan, find_scans, parse_label_ids, problem_with
 from secfed.predict.segmenter import Segmenter, device_named
 from secfed.predict.sidecar import sidecar, volumes_ml
 from secfed.predict.trained_model import TrainedModel, open_model
@@ -45,7 +46,7 @@ def predict_scans(order: PredictionOrder, *, on_move: OnMove = lambda *_: None) 
     trained = open_model(order.model_path, model=order.model, plan_file=order.plan_file, site=order.site)
     if order.label_values is not None and order.labels is None:
         raise ConfigError(f"--label-values = '{order.label_values}': says what the values in --labels mean; add these")
-    scans, failures = find_scans(
+    scans, unusable = find_scans(
         order.images,
         label_map=trained.label_map,
         modality=order.modality,
@@ -57,7 +58,7 @@ def predict_scans(order: PredictionOrder, *, on_move: OnMove = lambda *_: None) 
     _require_free([OutputFiles.of(scan, order) for scan in scans], order)
     segmenter = Segmenter(trained, device=device, batch_size=order.batch_size)
     segmented: list[Segmented] = []
-    failed = list(failures)
+    problems = list(unusable)
     for index, scan in enumerate(scans):
         on_move(index, len(scans), scan.name)
 
@@ -65,52 +66,54 @@ def predict_scans(order: PredictionOrder, *, on_move: OnMove = lambda *_: None) 
             on_move(index + share, len(scans), name)
 
         try:
-            done, problem = _segment(scan, segmenter, order, on_share=on_share)
+            done, found = _segment(scan, segmenter, order, on_share=on_share)
         except _CaseError as error:
-            failed.append(error.failure)
+            problems.append(error.problem)
             continue
         segmented.append(done)
-        failed += problem
+        problems += found
     on_move(len(scans), len(scans), "")
     return Prediction(
-        trained=trained, out=order.out, device=device.type, segmented=tuple(segmented), failures=tuple(failed)
+        trained=trained, out=order.out, device=device.type, segmented=tuple(segmented), problems=tuple(problems)
     )
 
 
 class _CaseError(Exception):
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
+    def __init__(self, problem: CaseProblem) -> None:
+        super().__init__(problem.reason)
+        self.problem = problem
 
 
 def _segment(
     scan: Scan, segmenter: Segmenter, order: PredictionOrder, *, on_share: Callable[[float], None]
-) -> tuple[Segmented, list[Failure]]:
+) -> tuple[Segmented, list[CaseProblem]]:
     """The scan segmented and written, and what kept it from being scored."""
     started = time.perf_counter()
     trained, files = segmenter.trained, OutputFiles.of(scan, order)
     if scan.modality is None:
         reason = "neither its name nor a data set says whether it is CT or MR"
-        raise _CaseError(Failure(path=scan.image, reason=reason, advice="add --modality CT or --modality MR"))
+        raise _CaseError(problem_with(scan.image, reason, "add --modality CT or --modality MR", scan=scan.name))
     modality = scan.modality
-    with _stage(scan.image, "see that the file is whole and holds one 3D volume; fetch or convert it anew"):
+    with _stage(scan, scan.image, "see that the file is whole and holds one 3D volume; fetch or convert it anew"):
         volume, grid = read_volume(scan.image, channel=scan.channel), stored_grid(scan.image)
-    with _stage(scan.image, f"see that it is a scan, and {modality} as it was taken for; --modality says otherwise"):
+    with _stage(
+        scan, scan.image, f"see that it is a scan, and {modality} as it was taken for; --modality says otherwise"
+    ):
         labels = segmenter.labels(volume, scan, modality, on_share=on_share)
     problems = []
     reference = None
     try:
         reference = _reference(scan, volume, modality, trained)
     except DataError as error:
-        advice = (
+        todo = (
             "the scan is segmented but not scored; give a label on the scan's own voxels, and say with --label-values "
             "what its numbers mean"
         )
-        problems.append(_failure(scan.label or scan.image, error, advice))
+        problems.append(problem_with(scan.label or scan.image, error, todo, scan=scan.name))
     scores = () if reference is None else _scores(scan, modality, volume, labels, reference, trained)
     volumes = volumes_ml(labels, grid.affine, trained.label_map)
     network = trained.for_scan(modality)
-    with _stage(files.segmentation, "see that the folder is there to be written to and the disk has room"):
+    with _stage(scan, files.segmentation, "see that the folder is there to be written to and the disk has room"):
         _make_room(files, order)
         write_labels(
             files.segmentation,
@@ -208,21 +211,17 @@ def _make_room(files: OutputFiles, order: PredictionOrder) -> None:
 
 
 @contextmanager
-def _stage(path: Path, advice: str) -> Iterator[None]:
+def _stage(scan: Scan, path: Path, todo: str) -> Iterator[None]:
     try:
         yield
     except (DataError, OSError) as error:
-        raise _CaseError(_failure(path, error, advice)) from error
+        raise _CaseError(problem_with(path, error, todo, scan=scan.name)) from error
     except (MemoryError, RuntimeError) as error:
         # Torch says so by an error of its own on a GPU, and by a plain one on a CPU.
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "memory" not in str(error):
             raise
-        advice = "take a smaller --batch-size, or --device cpu on a machine with more memory"
-        raise _CaseError(Failure(path=path, reason="does not fit into memory", advice=advice)) from error
-
-
-def _failure(path: Path, error: Exception, advice: str) -> Failure:
-    return Failure(path=path, reason=str(error).removeprefix(f"{path}: "), advice=advice)
+        smaller = "take a smaller --batch-size, or --device cpu on a machine with more memory"
+        raise _CaseError(problem_with(path, "does not fit into memory", smaller, scan=scan.name)) from error
 
 
 def _require_free(outputs: Sequence[OutputFiles], order: PredictionOrder) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from secfed.data.cases import LabelMap, Modality
 from secfed.data.labels import AMOS22_LABELS, MM_WHS_LABELS, MM_WHS_STRAY_LABELS, organ_named
+from secfed.data.problems import CaseProblem
 from secfed.data.readers import modality_by_name, read_data_set
 from secfed.data.readers.description import DESCRIPTION
 from secfed.errors import ConfigError, DataError
@@ -44,17 +45,10 @@ class Scan:
     channel: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A file that could not be used: why, and what to do about it."""
-
-    path: Path
-    reason: str
-    advice: str
-
-    def as_dict(self) -> dict[str, str]:
-        """For --json."""
-        return {"path": str(self.path), "reason": self.reason, "advice": self.advice}
+def problem_with(file: Path, reason: object, todo: str, *, scan: str = "") -> CaseProblem:
+    """What keeps a file from being used: why, and what to do about it."""
+    said = str(reason).removeprefix(f"{file}: ")
+    return CaseProblem(case=scan, file=file, reason=said, todo=todo, severity="error")
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def find_scans(
     modality: Modality | None = None,
     labels: Path | None = None,
     label_ids: Mapping[int, str] | None = None,
-) -> tuple[tuple[Scan, ...], tuple[Failure, ...]]:
+) -> tuple[tuple[Scan, ...], tuple[CaseProblem, ...]]:
     """Every scan that the paths name, in order, each once, and what is no scan.
 
     Args:
@@ -87,13 +81,13 @@ def find_scans(
             name; or the dataset.json that would say what values mean cannot be read.
     """
     found: dict[Path, Scan] = {}
-    failures = []
+    problems = []
     for path in paths:
         try:
             for scan in _scans_of(path, modality=modality, label_map=label_map):
                 found.setdefault(scan.image.resolve(), scan)
         except DataError as error:
-            failures.append(Failure(path=path, reason=str(error), advice=_advice(path)))
+            problems.append(problem_with(path, error, _advice(path)))
     scans = list(found.values())
     _require_names(scans)
     if labels is not None:
@@ -102,7 +96,7 @@ def find_scans(
         ids = label_ids or {0: "background"} | {label_map.index(organ): organ for organ in label_map.organs}
         said = _Meaning(ids, tuple(organ for organ in label_map.organs if organ in ids.values()))
         scans = _with_labels(scans, labels, said, {} if label_ids else _told_beside(labels, label_map))
-    return tuple(scans), tuple(failures)
+    return tuple(scans), tuple(problems)
 
 
 def parse_label_ids(text: str, *, label_map: LabelMap) -> dict[int, str]:

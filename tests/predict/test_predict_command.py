@@ -117,13 +117,13 @@ def test_one_bad_file_is_named_with_a_way_out_and_the_rest_is_segmented(predict,
     assert code == 3
     said = json.loads(out)
     assert [case["name"] for case in said["cases"]] == ["amos_0001"]
-    reasons = {failure["path"]: failure["reason"] for failure in said["failures"]}
+    reasons = {problem["file"]: problem["reason"] for problem in said["problems"]}
     assert reasons.keys() == {str(path) for path in (cut, unknown, series, flat, tmp_path / "no.nii")}
     assert "may be truncated" in reasons[str(cut)]
     assert "CT or MR" in reasons[str(unknown)]
     assert "4 dimensions" in reasons[str(series)]
     assert "every voxel is the same" in reasons[str(flat)]
-    assert all(failure["advice"] for failure in said["failures"])
+    assert all(problem["todo"] for problem in said["problems"])
     for path in reasons:
         assert path in err
     assert "--modality CT or --modality MR" in err
@@ -139,7 +139,7 @@ def test_a_label_that_does_not_fit_costs_the_score_and_not_the_segmentation(pred
     assert code == 3
     said = json.loads(out)
     assert said["cases"][0]["scores"] == []
-    assert said["failures"][0]["path"] == str(label)
+    assert said["problems"][0]["file"] == str(label)
     assert "--label-values" in err
     code, out, _ = predict(*arguments, "--label-values", "77=liver", "--overwrite")
     assert code == 0
@@ -232,7 +232,7 @@ def test_a_model_that_returns_its_input_gives_the_input_s_labels(
     done = predict_scans(
         PredictionOrder(model_path=tmp_path, images=(image,), out=tmp_path / "out", modality=Modality.MR)
     )
-    assert not done.failures
+    assert not done.problems
     written = nibabel.load(tmp_path / "out" / "scan_seg.nii.gz")
     np.testing.assert_array_equal(written.affine, nibabel.load(image).affine)
     expected, found = np.asarray(stored.dataobj) // 100, np.asarray(written.dataobj)

@@ -19,8 +19,8 @@ def write(folder, *names):
 
 
 def found(*paths, **more):
-    scans, failures = find_scans(paths, label_map=ABDOMEN, **more)
-    assert not failures
+    scans, problems = find_scans(paths, label_map=ABDOMEN, **more)
+    assert not problems
     return scans
 
 
@@ -123,14 +123,14 @@ def test_what_is_no_scan_is_said_and_the_rest_is_found(tmp_path):
     (tmp_path / "broken" / "dataset.json").write_text("{")
     write(tmp_path / "broken", "b.nii.gz")
     names = ("empty", "nowhere.nii", "picture.png", "broken", "a.nii.gz")
-    scans, failures = find_scans([tmp_path / name for name in names], label_map=ABDOMEN)
+    scans, problems = find_scans([tmp_path / name for name in names], label_map=ABDOMEN)
     assert [scan.name for scan in scans] == ["a"]
     reasons = ("holds no .nii", "no such file or folder", "not named as a NIfTI file", "not readable as JSON")
-    for failure, name, reason in zip(failures, names, reasons, strict=False):
-        assert failure.path == tmp_path / name
-        assert reason in failure.reason
-        assert failure.advice
-    assert len(failures) == 4
+    for problem, name, reason in zip(problems, names, reasons, strict=False):
+        assert problem.file == tmp_path / name
+        assert reason in problem.reason
+        assert problem.todo
+    assert len(problems) == 4
 
 
 def test_label_values_are_pairs_or_the_name_of_a_data_set():
