@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo_plan import demo_tree
-from benchmarks.loopback import Loopback, free_port
+from benchmarks.loopback import Loopback
 from benchmarks.rows import Row, parser, publish
 from secfed.deployment.aggregator_side import CONNECTION, home_of
 from secfed.deployment.flower import environment, flwr, program
+from secfed.deployment.ports import free_port
 
 NAMES = ("ct-a", "ct-b", "ct-c", "ct-d")
 ROUNDS, QUICK_ROUNDS = 8, 4

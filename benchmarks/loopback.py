@@ -6,9 +6,7 @@ process id, whatever happens meanwhile. The benchmark of deployments and their t
 
 import contextlib
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ import tomli_w
 
 from secfed.data.phantom.writer import write_mixed_phantom
 from secfed.deployment.bundle import bundle_bytes, bundle_digest
+from secfed.deployment.ports import free_port
 from secfed.provenance import code_digest
 from secfed.provisioning.adoption import adopt
 from secfed.provisioning.aggregator_service import make_aggregator_folder
@@ -228,14 +227,6 @@ def replace_in(path: Path, changes: Mapping[str, str]) -> None:
             raise ValueError(f"{path} does not hold {old!r}")
         text = text.replace(old, new)
     path.write_text(text, encoding="utf-8")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has now, outside of the range that outgoing connections draw from."""
-    while True:
-        port = 15_000 + secrets.randbelow(15_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def children(pid: int) -> list[int]:

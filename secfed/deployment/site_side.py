@@ -16,6 +16,7 @@ from pathlib import Path
 
 from secfed.audit_log import AuditLog
 from secfed.deployment.flower import environment, program
+from secfed.deployment.ports import free_port
 from secfed.deployment.supervisor import Service, Supervisor
 from secfed.provenance import code_digest, versions
 from secfed.provisioning.check import call_aggregator, require_ready
@@ -50,7 +51,7 @@ def supervise_site(folder: Path) -> Supervisor:
     node = folder / NODE_FOLDER
     node.mkdir(exist_ok=True, mode=0o700)
     write_private(node / SECRET_FILE, secrets.token_bytes(32))
-    port = _free_port()
+    port = free_port()
     door = f"127.0.0.1:{port}"
     env = environment(node / "flwr-home")
     # torch would keep what it compiled, and take it from there again, where every user of the machine may write.
@@ -120,8 +121,3 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from deployed import Deployment, small_plan
 
-from benchmarks.loopback import free_port
+from secfed.deployment.ports import free_port
 
 pytestmark = [
     pytest.mark.deployment,
