@@ -35,8 +35,8 @@ class AggregatorFile(Table):
 
     The SuperLink also answers whoever starts runs and registers nodes, so it listens on loopback by default and only
     the paths that sites need are passed on by a reverse proxy (docs/deploy.md). `keep_models_in_memory` keeps Flower's
-    messages in memory instead of in its database, for models that the database does not carry; a kill of the SuperLink
-    then ends the run, which `--resume` starts again from the last finished round.
+    messages in memory instead of in its database, which is faster with large models; a kill of the SuperLink then ends
+    the run, which `--resume` starts again from the last finished round.
     """
 
     consortium: SiteName
