@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from secfed import errors
 from secfed.aggregator_files import OUTCOME
 from secfed.deployment.aggregator_side import CONNECTION, aggregator_log, home_of
 from secfed.deployment.bundle import RUN_FOLDER_KEY, bundle_bytes, bundle_digest, write_app
@@ -94,8 +95,17 @@ def follow(folder: Path, place: Path, *, progress: Callable[[Progress], None]) -
             return found
         if found is not None and found.status == "failed":
             kind, _, reason = found.reason.partition(": ")
+            if kind == "SystemExit":
+                raise SecfedError(
+                    f"{place}: Flower ended the run's process, on SIGTERM or because its SuperLink did not answer in "
+                    "time; the run goes on from its last finished round with --resume. Where superlink/logs/superlink.log "
+                    "says that the database is locked, the model is too large for it: set keep_models_in_memory = true "
+                    "in aggregator.toml"
+                )
             known = {"RoundAborted": RoundAborted, "GroupKeyLost": GroupKeyLost}
-            raise known.get(kind, SecfedError)(reason or found.reason)
+            # Errors of this program explain themselves; of any other the kind is half of what it says.
+            ours = isinstance(getattr(errors, kind, None), type)
+            raise known.get(kind, SecfedError)(reason if ours and reason else found.reason)
         if time.monotonic() - asked >= ASK_SECONDS:
             asked = time.monotonic()
             if running_id(folder, place) is None and (found is None or read_outcome(place) == found):

@@ -35,7 +35,7 @@ class AggregatorFile(Table):
 
     The SuperLink also answers whoever starts runs and registers nodes, so it listens on loopback by default and only
     the paths that sites need are passed on by a reverse proxy (docs/deploy.md). `keep_models_in_memory` keeps Flower's
-    messages in memory instead of in its database, which is faster with large models; a kill of the SuperLink then ends
+    messages in memory instead of in its database, which very large models overburden; a kill of the SuperLink then ends
     the run, which `--resume` starts again from the last finished round.
     """
 

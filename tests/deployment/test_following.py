@@ -1,0 +1,31 @@
+"""What whoever follows a run reads when it has ended badly: the run's own words, and what to do where they are none."""
+
+import json
+
+import pytest
+
+from secfed.deployment import training
+from secfed.errors import GroupKeyLost, RoundAborted, SecfedError
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "progress_of", lambda place: None)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "said"),
+    [
+        ("RoundAborted: 2 of 4 sites answered", RoundAborted, r"^2 of 4 sites answered$"),
+        ("GroupKeyLost: no holder is left", GroupKeyLost, r"^no holder is left$"),
+        ("ConfigError: plan.toml: no such key", SecfedError, r"^plan.toml: no such key$"),
+        ("KeyError: 0", SecfedError, r"^KeyError: 0$"),
+        ("MemoryError: ", SecfedError, r"^MemoryError: $"),
+        ("SystemExit: 0", SecfedError, r"--resume.*keep_models_in_memory"),
+    ],
+)
+def test_a_run_that_failed_says_why_in_words_that_stand_alone(place, reason, kind, said):
+    (place / "outcome.json").write_text(json.dumps({"status": "failed", "reason": reason, "process": 1}))
+    with pytest.raises(kind, match=said):
+        training.follow(place, place, progress=lambda now: None)
