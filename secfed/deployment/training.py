@@ -25,6 +25,8 @@ BUNDLE = "bundle"
 POLL_SECONDS = 0.5
 ASK_SECONDS = 30.0
 """How often Flower is asked whether the run's process still lives, where the run's folder does not say."""
+PATIENT_ASKS = 10
+"""How often in a row Flower may fail to answer before whoever follows gives up."""
 _ENDED = frozenset({"finished"})
 
 
@@ -85,9 +87,10 @@ def follow(folder: Path, place: Path, *, progress: Callable[[Progress], None]) -
     Raises:
         RoundAborted: a round failed in every attempt; the run can go on with `start`.
         GroupKeyLost: an encrypted run cannot go on.
-        SecfedError: the run's process ended without a word.
+        SecfedError: the run's process ended without a word or for another reason, or Flower did not answer for minutes.
     """
     asked = time.monotonic()
+    unanswered = 0
     while True:
         progress(progress_of(place))
         found = read_outcome(place)
@@ -98,9 +101,9 @@ def follow(folder: Path, place: Path, *, progress: Callable[[Progress], None]) -
             if kind == "SystemExit":
                 raise SecfedError(
                     f"{place}: Flower ended the run's process, on SIGTERM or because its SuperLink did not answer in "
-                    "time; the run goes on from its last finished round with --resume. Where superlink/logs/superlink.log "
-                    "says that the database is locked, the model is too large for it: set keep_models_in_memory = true "
-                    "in aggregator.toml"
+                    "time; the run goes on from its last finished round with --resume. Where superlink/logs/"
+                    "superlink.log says that the database is locked, the model is too large for it: set "
+                    "keep_models_in_memory = true in aggregator.toml"
                 )
             known = {"RoundAborted": RoundAborted, "GroupKeyLost": GroupKeyLost}
             # Errors of this program explain themselves; of any other the kind is half of what it says.
@@ -108,7 +111,16 @@ def follow(folder: Path, place: Path, *, progress: Callable[[Progress], None]) -
             raise known.get(kind, SecfedError)(reason if ours and reason else found.reason)
         if time.monotonic() - asked >= ASK_SECONDS:
             asked = time.monotonic()
-            if running_id(folder, place) is None and (found is None or read_outcome(place) == found):
+            try:
+                ended = running_id(folder, place) is None
+            except SecfedError:
+                # The SuperLink may be busy, or on its way back after a kill: the run outlives that.
+                unanswered += 1
+                if unanswered == PATIENT_ASKS:
+                    raise
+                continue
+            unanswered = 0
+            if ended and (found is None or read_outcome(place) == found):
                 raise SecfedError(
                     f"{place}: the run's process ended without a word, as after a kill; it goes on from its last "
                     "finished round with --resume"

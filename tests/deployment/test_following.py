@@ -29,3 +29,30 @@ def test_a_run_that_failed_says_why_in_words_that_stand_alone(place, reason, kin
     (place / "outcome.json").write_text(json.dumps({"status": "failed", "reason": reason, "process": 1}))
     with pytest.raises(kind, match=said):
         training.follow(place, place, progress=lambda now: None)
+
+
+def test_a_superlink_that_does_not_answer_for_a_while_ends_nothing(place, monkeypatch):
+    asked = []
+
+    def running_id(folder, place):
+        asked.append(place)
+        if len(asked) == 2 * training.PATIENT_ASKS:
+            (place / "outcome.json").write_text(json.dumps({"status": "done", "reason": "", "process": 1}))
+        if len(asked) % training.PATIENT_ASKS == 0:
+            return "1"
+        raise SecfedError("Internal server error.")
+
+    monkeypatch.setattr(training, "running_id", running_id)
+    monkeypatch.setattr(training, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(training, "POLL_SECONDS", 0.0)
+    assert training.follow(place, place, progress=lambda now: None).status == "done"
+
+
+def test_one_that_never_answers_is_given_up(place, monkeypatch):
+    def running_id(folder, place):
+        raise SecfedError("Internal server error.")
+
+    monkeypatch.setattr(training, "running_id", running_id)
+    monkeypatch.setattr(training, "ASK_SECONDS", 0.0)
+    with pytest.raises(SecfedError, match="Internal server error"):
+        training.follow(place, place, progress=lambda now: None)
