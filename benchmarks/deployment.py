@@ -204,7 +204,7 @@ def _noted(out: Path) -> dict[str, Any]:
 def large_model(root: Path) -> list[Row]:
     """One masked round of a model of 100 million parameters, with Flower's messages in memory.
 
-    Its database carried them in one of two tries, in 179 s: SQLite's lock was held for longer than Flower waits.
+    Its database carried them in one of three tries, in 179 s: SQLite's lock was held for longer than Flower waits.
     """
     with Loopback(root, NAMES) as world:
         world.provision(cases=1, keep_models_in_memory=True)
