@@ -58,7 +58,7 @@ def test_ray_gives_the_model_of_the_in_process_engine_and_says_nothing(scans, tm
     assert digest(job) == digest(in_process)
 
 
-@pytest.mark.slow
+@pytest.mark.study
 def test_ray_runs_an_encrypted_job_to_the_plain_model(scans, tmp_path):
     changes = {"federation": {"rounds": 2}, "training": {"steps_per_round": 1}}
     plain = provision(tmp_path / "plain", config(scans, protection={"mode": "plain"}, **changes))

@@ -74,7 +74,7 @@ def kill(process, *, group):
     process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_model(scans, tmp_path):
     # Enough rounds that a worker which outlives the run does not end with its work.
