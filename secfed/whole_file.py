@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes, *, durable: bool, mode: int = 0o666) -> None:
-    """Replace the file at `path`; a kill at any point, or a full disk, leaves the former one.
+    """Replace the file at `path`; a kill at any point, Ctrl-C, or a full disk leaves the former one.
 
     One writer at a time: what a kill leaves beside is overwritten by the next. `mode` is that of a new file.
     """
@@ -20,8 +20,8 @@ def write_whole(path: Path, data: bytes, *, durable: bool, mode: int = 0o666) ->
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
-        # On a full disk a part of the file would take the room that is needed.
+    except BaseException:
+        # On a full disk a part of the file would take the room that is needed; an interrupted one is of no use.
         temporary.unlink(missing_ok=True)
         raise
     if durable:

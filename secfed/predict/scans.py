@@ -95,7 +95,7 @@ def find_scans(
             raise ConfigError(f"--labels = '{labels}': no such file or folder")
         ids = label_ids or {0: "background"} | {label_map.index(organ): organ for organ in label_map.organs}
         said = _Meaning(ids, tuple(organ for organ in label_map.organs if organ in ids.values()))
-        scans = _with_labels(scans, labels, said, {} if label_ids else _told_beside(labels, label_map))
+        scans = _with_labels(scans, labels, said, None if label_ids else _told_beside(labels, label_map))
     return tuple(scans), tuple(problems)
 
 
@@ -174,15 +174,15 @@ def _is_plain_scan(path: Path) -> bool:
     return path.is_file() and path.name.endswith(_SUFFIXES) and not stem(path).endswith(_LABEL_ENDINGS)
 
 
-def _told_beside(labels: Path, label_map: LabelMap) -> dict[Path, _Meaning]:
-    """What the dataset.json in the folder of the labels, or in the one above it, says of each label in its data set.
+def _told_beside(labels: Path, label_map: LabelMap) -> dict[Path, _Meaning] | None:
+    """What the dataset.json in the folder of the labels, or in the one above it, says of each label; None without one.
 
     A value has another meaning in every data set, and one that is known to the task too would be scored as that organ.
     """
     folder = labels if labels.is_dir() else labels.parent
     described = next((place for place in (folder, folder.resolve().parent) if (place / DESCRIPTION).is_file()), None)
     if described is None:
-        return {}
+        return None
     try:
         data_set = read_data_set(described)
     except DataError as error:
@@ -197,14 +197,14 @@ def _told_beside(labels: Path, label_map: LabelMap) -> dict[Path, _Meaning]:
     }
 
 
-def _with_labels(scans: list[Scan], labels: Path, said: _Meaning, told: Mapping[Path, _Meaning]) -> list[Scan]:
+def _with_labels(scans: list[Scan], labels: Path, said: _Meaning, told: Mapping[Path, _Meaning] | None) -> list[Scan]:
     def paired(scan: Scan, label: Path) -> Scan:
-        if told and label.resolve() not in told:
+        meaning = said if told is None else told.get(label.resolve())
+        if meaning is None:
             raise ConfigError(
                 f"--labels: {label} is none of those that the {DESCRIPTION} beside it names; "
                 "say with --label-values what its values mean"
             )
-        meaning = told.get(label.resolve(), said)
         return replace(scan, label=label, label_ids=meaning.ids, organs=meaning.organs, masks={})
 
     if not labels.is_dir():

@@ -23,7 +23,6 @@ from privacy.he.member import GroupMember
 from privacy.he.messages import EncryptedInput
 from secfed.audit.verify import verify_run
 from secfed.errors import GroupKeyLost, RoundAborted, RunFolderError
-from secfed.whole_file import write_whole
 
 SITES = ["ct-a", "ct-b", "mr-a", "mr-b"]
 LOSER, NODE = "mr-a", 1002
@@ -407,18 +406,6 @@ def test_a_damaged_file_of_the_aggregator_is_named(scans, tmp_path, name):
     damage(job.aggregator_folder / "checkpoints" / name)
     with pytest.raises(RunFolderError, match=name.partition(".")[0]):
         train(job)
-
-
-def test_a_file_is_there_whole_or_as_it_was(tmp_path, monkeypatch):
-    write_whole(tmp_path / "a", b"first", durable=True)
-
-    def fail(*_):
-        raise Killed
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(Killed):
-        write_whole(tmp_path / "a", b"second", durable=False)
-    assert (tmp_path / "a").read_bytes() == b"first"
 
 
 def test_the_final_model_is_found_where_a_site_lost_its_state_at_the_end(scans, tmp_path):

@@ -100,6 +100,12 @@ def test_a_label_that_its_data_set_does_not_name_is_not_guessed_at(tmp_path):
     write(tmp_path, "more/x.nii.gz", "labels/x.nii.gz")
     with pytest.raises(ConfigError, match=r"x\.nii\.gz is none of those.*--label-values"):
         found(tmp_path / "more", labels=tmp_path / "labels")
+    # Also where it names no label at all.
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    description["training"] = [{"image": case["image"]} for case in description["training"]]
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(ConfigError, match=r"x\.nii\.gz is none of those.*--label-values"):
+        found(tmp_path / "more", labels=tmp_path / "labels")
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(ConfigError, match=r"cannot be read.*--label-values"):
         found(tmp_path / "more", labels=tmp_path / "labels")
