@@ -73,10 +73,13 @@ _THREE = {
     "model": {"architecture": "basic_unet", "dimensions": 3, "channels": [16, 16, 32, 64, 128], "residual_units": 0},
     "training": {"patch_size": [32, 64, 64], "batch_size": 2},
 }
+# Two convolutions a block, 32 to 256 channels, 2.0 million parameters: the size of FedGIN's U-Net (arXiv 2508.05137).
+_FEDGIN = {"model": {"architecture": "basic_unet", "channels": [32, 32, 64, 128, 256], "residual_units": 0}}
 _LARGE = {"model": {"channels": [32, 64, 128, 256, 512], "residual_units": 2}}
 ON_CPU = (
     Workload(title="2D, the demo", steps=28),
     Workload(title="2D, GIN as in the paper", steps=28, gin=PAPER_GIN),
+    Workload(title="2D, GIN as in the paper, a network of FedGIN's size", steps=12, gin=PAPER_GIN, changes=_FEDGIN),
     Workload(title="3D, 32 x 64 x 64", steps=4, gin=PAPER_GIN, changes=_THREE),
 )
 ON_GPU = (

@@ -115,7 +115,7 @@ def test_a_full_disk_costs_its_site_rounds_and_nothing_that_was_written(everybod
     finish(world, running, name, tmp_path, rounds=rounds)
     lost = [entry["lost"].get(FULL, "") for entry in world.journal(name)]
     assert "refused: storage" in lost
-    # Whoever follows the run is told who must do what.
+    # Nothing half written is left beside.
     assert [path.name for path in (world.site(FULL) / "state").glob(".*")] == []
 
 
