@@ -83,7 +83,11 @@ class PatientLoop:
         self.num_params = sum(parameter.numel() for parameter in self._parameters)
         self._accumulator()
         images, labels = (tensor[:views_at_once] for tensor in checked_views(example))
-        require_own_gradient(model, lambda made_up: self._mean_loss(made_up, labels, of=len(images)), images=images)
+
+        def loss_of(made_up: "Tensor") -> "Tensor":
+            return self._mean_loss(made_up, labels[: len(made_up)], of=len(made_up))
+
+        require_own_gradient(model, loss_of, images=images)
 
     def sum(self, lot: Iterable[Patient]) -> ClippedSum:
         """The sum over a lot; gradients that the parameters held before are dropped.

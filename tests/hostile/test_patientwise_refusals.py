@@ -30,6 +30,28 @@ class Remembering(nn.Module):
         return images + self.seen
 
 
+class RememberingGradients(nn.Module):
+    """Scales gradients by how large they have been; its output says nothing of it."""
+
+    class Scale(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, images, seen):
+            ctx.seen = seen
+            return images.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            ctx.seen.append(float(gradient.square().mean()))
+            return gradient / (1e-12 + sum(ctx.seen)) ** 0.5, None
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        return self.Scale.apply(images, self.seen)
+
+
 class Counting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -62,6 +84,7 @@ REFUSED = {
     "a buffer that appears": (lambda: Remembering("late buffer"), "middle.seen: this buffer changes"),
     "a counter": (Counting, "middle.calls: this buffer changes"),
     "an attribute that changes": (lambda: Remembering("attribute"), "changed after others were seen"),
+    "gradients that were seen": (RememberingGradients, "the gradient of the same images changed"),
     "a spectral norm": (slow_spectral_norm, "this buffer changes"),
 }
 
@@ -137,6 +160,13 @@ def test_a_loss_without_a_gradient_is_refused():
             clip_norm=1.0,
             example=example(),
         )
+
+
+def test_a_network_whose_backward_pass_cannot_be_repeated_leaves_no_gradients():
+    model = PixelNetwork(RememberingGradients())
+    with pytest.raises(MisuseError, match="gradient of the same images"):
+        PatientLoop(model, loss=image_losses, clip_norm=1.0, example=example())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_parameters_without_a_gradient_are_named():
