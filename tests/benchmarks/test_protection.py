@@ -18,6 +18,7 @@ from secfed.messages import Stage
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.study
 def test_one_command_trains_one_model_under_every_protection(tmp_path):
     found, figure = tmp_path / "protection.json", tmp_path / "protection.svg"
     command = ["-m", "benchmarks.protection", "--quick", "--json", found, "--figure", figure]
