@@ -117,6 +117,8 @@ def aggregator_train(
             raise RunFolderError(
                 f"{place}: was started before: --resume goes on, --attach follows, --name takes another"
             )
+        if (doubt := training.storage_warning(folder, place)) is not None:
+            console.print(f"warning: {doubt}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         with console.status("Submitting to the SuperLink"):
             training.start(folder, place)
     try:

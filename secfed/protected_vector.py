@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.fixed_point import Segment, VectorFormat
+from privacy.he.layout import Envelope
 from privacy.he.parameters import HeParameters
 from privacy.noise import plan_noise_tail
 from secfed.config import ModalityName, ProtectionConfig, TrainingPlan
@@ -157,6 +158,19 @@ def encryption_parameters(slots: VectorFormat, protection: ProtectionConfig) -> 
     if protection.scheme == "bfv":
         return HeParameters.for_format(slots)
     return HeParameters.approximate(max_clients=max(2, slots.max_clients))
+
+
+def upload_bytes(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: int) -> int:
+    """One site's vector as it travels: 4 bytes an entry, or whole ciphertexts.
+
+    Raises:
+        RangeError: more sites than the protection adds up without error.
+    """
+    slots = vector_format(layout, plan, cohort_size=cohort_size)
+    if plan.protection.mode != "encrypted":
+        return 4 * slots.length
+    parameters = encryption_parameters(slots, plan.protection)
+    return Envelope(parameters=parameters, fingerprint=bytes(32), length=slots.length).message_bytes
 
 
 def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]:

@@ -17,6 +17,7 @@ from secfed.errors import RunFolderError, SecfedError
 from secfed.experiment.start import starting_vector_of
 from secfed.parameters import model_digest, save_vector
 from secfed.plan_file import load_plan
+from secfed.protected_vector import upload_bytes
 from secfed.provisioning.roster_file import load_roster
 
 
@@ -44,7 +45,12 @@ def prepare_run(folder: Path, name: str, config: Path) -> Path:
     (place / PLAN).write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     (place / SITES).write_text(json.dumps(list(roster.names)), encoding="utf-8")
     save_vector(place / INITIAL, vector, layout, metadata={"seed": str(plan.seed)})
-    (place / READY).write_text(json.dumps({"run": plan.digest().hex(), "sites": list(roster.names)}), encoding="utf-8")
+    ready = {
+        "run": plan.digest().hex(),
+        "sites": list(roster.names),
+        "upload_bytes": upload_bytes(layout, plan, cohort_size=len(roster.names)),
+    }
+    (place / READY).write_text(json.dumps(ready), encoding="utf-8")
     return place
 
 

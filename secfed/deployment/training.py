@@ -19,12 +19,18 @@ from secfed.deployment.bundle import RUN_FOLDER_KEY, bundle_bytes, bundle_digest
 from secfed.deployment.flower import flwr
 from secfed.deployment.run_place import FLOWER_RUNS, READY, RUNS, Progress, flower_runs, progress_of
 from secfed.errors import ConfigError, GroupKeyLost, RoundAborted, RunFolderError, SecfedError
+from secfed.provisioning.aggregator_service import AGGREGATOR_FILE, load_aggregator_file
 from secfed.whole_file import write_whole
 
 BUNDLE = "bundle"
 POLL_SECONDS = 0.5
 ASK_SECONDS = 30.0
 """How often Flower is asked whether the run's process still lives, where the run's folder does not say."""
+DATABASE_BYTES = 400_000_000
+"""What all sites' uploads of a round may hold together before Flower's database is in doubt.
+
+(python -m benchmarks.deployment --large --database)
+"""
 PATIENT_ASKS = 10
 """How often in a row Flower may fail to answer before whoever follows gives up."""
 _ENDED = frozenset({"finished"})
@@ -51,6 +57,21 @@ def prepare(folder: Path, name: str, config: Path) -> Path:
         kinds: dict[int, type[SecfedError]] = {kind.exit_code: kind for kind in (ConfigError, RunFolderError)}
         raise kinds.get(done.returncode, SecfedError)(done.stderr.strip())
     return folder / RUNS / name
+
+
+def storage_warning(folder: Path, place: Path) -> str | None:
+    """What to say before a run whose messages Flower's database may not carry; None where it will, or is not used."""
+    if load_aggregator_file(folder).keep_models_in_memory:
+        return None
+    ready = json.loads((place / READY).read_text(encoding="utf-8"))
+    together = len(ready["sites"]) * ready.get("upload_bytes", 0)
+    if together <= DATABASE_BYTES:
+        return None
+    return (
+        f"a round's uploads are {together / 1e6:,.0f} MB together, and Flower's database may fail above "
+        f"{DATABASE_BYTES / 1e6:,.0f} MB: set keep_models_in_memory = true in {AGGREGATOR_FILE}, and start "
+        "`secfed aggregator run` anew"
+    )
 
 
 def start(folder: Path, place: Path) -> str:

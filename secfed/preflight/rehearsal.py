@@ -29,9 +29,8 @@ from secfed.config import (
 from secfed.data.cases import LABEL_MAPS
 from secfed.errors import RoundAborted, SecfedError
 from secfed.parameters import ParameterLayout
-from secfed.preflight.encryption import message_bytes
 from secfed.preflight.traffic import StageTraffic, Traffic
-from secfed.protected_vector import encryption_parameters, vector_format
+from secfed.protected_vector import upload_bytes
 from secfed.torch_threads import one_torch_thread
 
 MOST_SITES = 8
@@ -80,21 +79,13 @@ def rehearse(config: RunConfig, layout: ParameterLayout) -> Traffic:
         sites=sites,
         rounds=config.federation.rounds,
         measured_with=sizes,
-        vector_bytes=_vector_bytes(layout, config, sites=sites),
+        vector_bytes=upload_bytes(layout, config, cohort_size=sites),
         model_bytes=0 if encrypted else 4 * layout.size,
         setup=of(0),
         rehearsed=tuple(of(number) for number in range(1, rounds + 1)),
         ending=of(rounds + 1),
-        sum_bytes=_vector_bytes(layout, config, sites=sites) if encrypted else 0,
+        sum_bytes=upload_bytes(layout, config, cohort_size=sites) if encrypted else 0,
     )
-
-
-def _vector_bytes(layout: ParameterLayout, plan: TrainingPlan, *, sites: int) -> int:
-    """One upload as it travels: 4 bytes an entry, or whole ciphertexts."""
-    slots = vector_format(layout, plan, cohort_size=sites)
-    if plan.protection.mode != "encrypted":
-        return 4 * slots.length
-    return message_bytes(encryption_parameters(slots, plan.protection), slots.length)
 
 
 def _extrapolate(points: Mapping[int, float], sites: int, *, totals: bool) -> float:
@@ -159,7 +150,8 @@ def _at_real_size(
 ) -> _Counts:
     """Exchange what depends on the network: vectors and sums, and the plan and layout that sites agree to."""
     clients = len(config.sites)
-    uploaded = _vector_bytes(layout, config, sites=clients) - _vector_bytes(small_layout, small, sites=clients)
+    uploaded = upload_bytes(layout, config, cohort_size=clients)
+    uploaded -= upload_bytes(small_layout, small, cohort_size=clients)
     offered = len(config.plan().model_dump_json()) + len(layout.to_json())
     offered -= len(small.model_dump_json()) + len(small_layout.to_json())
     more = {("train", "up"): uploaded, ("join", "down"): offered}

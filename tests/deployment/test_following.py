@@ -1,6 +1,7 @@
 """What whoever follows a run reads when it has ended badly: the run's own words, and what to do where they are none."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,3 +57,22 @@ def test_one_that_never_answers_is_given_up(place, monkeypatch):
     monkeypatch.setattr(training, "ASK_SECONDS", 0.0)
     with pytest.raises(SecfedError, match="Internal server error"):
         training.follow(place, place, progress=lambda now: None)
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "upload_bytes", "warned"), [(False, 100, True), (False, 99, False), (True, 1000, False)]
+)
+def test_a_run_too_large_for_the_database_is_pointed_out_before_it_starts(
+    place, monkeypatch, in_memory, upload_bytes, warned
+):
+    service = SimpleNamespace(keep_models_in_memory=in_memory)
+    monkeypatch.setattr(training, "load_aggregator_file", lambda folder: service)
+    monkeypatch.setattr(training, "DATABASE_BYTES", 399)
+    (place / "ready.json").write_text(json.dumps({"sites": list("abcd"), "upload_bytes": upload_bytes}))
+    said = training.storage_warning(place, place)
+    assert (said is not None) == warned
+    if said is not None:
+        assert "keep_models_in_memory = true in aggregator.toml" in said
+    # A run that an earlier release prepared does not say how large it is.
+    (place / "ready.json").write_text(json.dumps({"sites": list("abcd")}))
+    assert training.storage_warning(place, place) is None
