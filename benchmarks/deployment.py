@@ -216,8 +216,8 @@ def large_channels(width: int) -> list[int]:
 def large_model(root: Path, *, width: int, database: bool) -> list[Row]:
     """One masked round of a large model: 100 million parameters for a width of 400, a quarter for half of it.
 
-    Flower's database carried 25 million in two of two tries, 50 and 75 million in three of three, and 100 million in one
-    of three, in 179 s: SQLite's lock was held for longer than Flower waits.
+    Flower's database carried 25 million in two of two tries, 50 and 75 million in three of three, and 100 million in
+    one of three, in 179 s: SQLite's lock was held for longer than Flower waits.
     """
     with Loopback(root, NAMES) as world:
         world.provision(cases=1, keep_models_in_memory=not database)
