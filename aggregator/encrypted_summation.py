@@ -285,7 +285,13 @@ class EncryptedSummation(KeyedSession):
         return exchange
 
     def _restore_stale(self, task: RoundTask, costs: Costs) -> None:
-        """Ask a site that stands nearest to the present for a snapshot, and show it to those that missed a sum."""
+        """Ask a site that stands nearest to the present for a snapshot, and show it to those that missed a sum.
+
+        Raises:
+            RolledBack: nobody can step on the newest sum, but somebody on the one before.
+            GroupKeyLost: nobody ever can.
+            TooFewSurvivorsError: somebody may, who did not answer.
+        """
         stale = [name for name in self._invited() if self._standing.get(name, 0) < task.server_round - 2]
         givers = sorted(set(self._invited()) - set(stale), key=lambda name: (-self._standing.get(name, 0), name))
         for giver in givers if stale else ():
@@ -293,6 +299,29 @@ class EncryptedSummation(KeyedSession):
             if given is not None:
                 self._restore(task, stale, given, costs, standing=self._standing.get(giver, 0))
                 return
+        if stale and all(self._standing.get(name, 0) < task.server_round - 2 for name in self._invited()):
+            self._go_back(task)
+
+    def _go_back(self, task: RoundTask) -> None:
+        """No site here knows the sums up to the last but one: run the last round again, if one can step on that."""
+        done = self.model.completed
+        if missing := sorted(set(self.roster.names) - set(self.names.values())):
+            raise TooFewSurvivorsError(
+                f"no site that answered knows by which sums the model of round {done} comes about; "
+                f"{', '.join(missing)} did not answer"
+            )
+        furthest = max(self._standing.get(name, 0) for name in self._invited())
+        if furthest == _UNKNOWN or furthest < task.server_round - 3:
+            raise GroupKeyLost(
+                f"no site can step on the sums of this run any more: {done} rounds are completed, and whoever kept its "
+                f"state has stepped on {max(furthest, 0)} of them. Start a new run; a site whose model files are whole "
+                "can still export its last model"
+            )
+        self.model.roll_back()
+        raise RolledBack(
+            f"the sites that were to step on the sum of round {done} lost their state, and the others are a round "
+            f"behind: round {done} is run again"
+        )
 
     def _snapshot(self, task: RoundTask, giver: str, costs: Costs) -> Reply | None:
         node = self.node_of()[giver]
@@ -305,6 +334,9 @@ class EncryptedSummation(KeyedSession):
         )
         costs.count(exchange, names=self.channel.names, protection=True)
         self._confirmed.update(exchange.answered)
+        if exchange.lost.get(node) == STALE:
+            # It has its books and took over the key, and no longer knows what it stepped on.
+            self._standing[giver] = _UNKNOWN
         self._leave(exchange.silent)
         return given[0] if given and given[0].attachment is not None else None
 

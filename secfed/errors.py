@@ -8,7 +8,7 @@ SecfedError (1)
 ├── PolicyRefusal (5)    the site's own policy does not allow what was asked
 │   └── RosterRefusal    the site's roster has ended, does not name it, or is not the aggregator's
 ├── RoundAborted (6)     a federated round could not be completed; nothing was unmasked or decrypted
-├── GroupKeyLost (7)     no site holds the group key of an encrypted run any more: it cannot go on
+├── GroupKeyLost (7)     no site holds an encrypted run's group key any more, or can step on its sums
 └── StorageError (1)     what has to be on the disk could not be written
 """
 
@@ -70,7 +70,7 @@ class RoundAborted(SecfedError):  # noqa: N818 - the protocol's word for it
 
 
 class GroupKeyLost(SecfedError):  # noqa: N818 - the protocol's word for it
-    """No site holds the group key of an encrypted run any more: nobody can read its sums, and it cannot go on."""
+    """An encrypted run cannot go on: no site holds its group key any more, or none can step on its sums."""
 
     exit_code = 7
 

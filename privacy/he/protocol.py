@@ -61,6 +61,7 @@ def run_encrypted_aggregation(
     Raises:
         TooFewSurvivorsError: fewer sites than the threshold remain; nothing is published.
         GroupKeyLostError: everybody forgot the group key.
+        StaleMemberError: nobody is left who stepped on the sums up to the last but one.
         MisuseError: the rounds name different sites, or vectors of one round have different lengths.
     """
     if len({(*sorted(vectors),) for vectors in rounds}) != 1 or any(
@@ -214,7 +215,12 @@ class Sites:
     def _catch_up(self, name: str) -> None:
         """A snapshot from a peer that knows its history: here the hash is all there is to a model."""
         givers = [peer for peer in self.names if peer != name and peer not in self._without_history]
-        giver = max(givers, key=lambda peer: self.completed[peer])
+        giver = max(givers, key=lambda peer: self.completed[peer], default=name)
+        if giver == name or self.completed[giver] < self.completed[name]:
+            raise StaleMemberError(
+                f"{name} needs a snapshot of round {self.completed[name]} or later, "
+                "and nobody who kept its state got so far"
+            )
         header, sealed = self.act(giver, GroupMember.give_snapshot, self.models[giver])
         found = self.act(name, GroupMember.read_snapshot, header, sealed)
         self.models[name], self.completed[name] = found.payload, found.completed

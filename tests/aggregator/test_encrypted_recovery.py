@@ -158,6 +158,94 @@ def test_a_run_whose_key_is_lost_before_anybody_stepped_begins_again(scans, tmp_
     assert_all_ended_alike(job)
 
 
+def interrupted(job, where, *, faults=None, replies=None):
+    """A run whose aggregator is stopped before the first request that `where` picks is sent."""
+
+    def intercept(node, message):
+        if where(message.metadata):
+            raise KeyboardInterrupt
+        return message if faults is None else faults.request(node, message)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job, intercept=intercept, intercept_reply=None if replies is None else replies.reply)
+
+
+def a_round_behind(scans, folder, *, rounds=4):
+    """Two rounds are done, and `LOSER` missed the second, so it has not stepped on the sum of the first."""
+    job = provision(folder / "job", small(scans, rounds=rounds))
+    missed = Faults({(LOSER, "train"): "error"}, skip=1)
+    interrupted(job, lambda told: told.message_type == "query.snapshot", faults=missed)
+    return job
+
+
+@pytest.mark.parametrize("books", ["kept", "lost"])
+def test_a_round_runs_again_where_those_who_stepped_lost_their_state_and_the_last_is_behind(scans, tmp_path, books):
+    """Nobody can show the way to the newest sum; the one that is a round behind still knows it to the sum before."""
+    job = a_round_behind(scans, tmp_path)
+    for run in run_folders(job, OTHERS):
+        shutil.rmtree(run)
+        if books == "lost":
+            (run.parents[2] / "books" / "rounds.jsonl").unlink()
+    train(job)
+    events = [(entry["event"], entry["round"]) for entry in journal(job)]
+    assert events == [("round", 1), ("rolled back", 1), *(("round", number) for number in (2, 3, 4)), ("end", 4)]
+    assert survivors(job) == [SITES] * 4
+    assert digest(job) == plain_model(scans, tmp_path, rounds=4)
+    assert_all_ended_alike(job)
+
+
+def test_no_round_runs_again_while_a_site_is_away_that_may_know_more(scans, tmp_path):
+    job = a_round_behind(scans, tmp_path)
+    for run in run_folders(job, ["ct-a", "ct-b"]):
+        shutil.rmtree(run)
+    away = Faults({("mr-b", "query.join"): "error"}, times=99)
+    with pytest.raises(RoundAborted, match=r"no site that answered knows .* model of round 2 .*; mr-b did not"):
+        train(job, intercept=away.request)
+    train(job)
+    assert [entry["event"] for entry in journal(job)] == [*["round"] * 4, "end"]
+    assert survivors(job) == [SITES, OTHERS, SITES, SITES]
+    assert digest(job) == plain_model(scans, tmp_path, rounds=4, missed=[2])
+    assert_all_ended_alike(job)
+
+
+def test_a_run_that_nobody_left_can_go_on_ends_with_its_own_error(scans, tmp_path):
+    job = provision(tmp_path, small(scans, rounds=5))
+    # The last site with a history missed the second round, and then could not be brought back.
+    interrupted(
+        job,
+        lambda told: (told.message_type, told.group_id) == ("query.snapshot", "4"),
+        faults=ScriptedFaults({(LOSER, "train", 2): "error", (LOSER, "query.restore", 3): "error"}),
+    )
+    for run in run_folders(job, OTHERS):
+        shutil.rmtree(run)
+    with pytest.raises(GroupKeyLost, match=r"3 rounds are completed, and .* stepped on 0 of them\. Start a new run"):
+        train(job)
+    assert [entry["round"] for entry in journal(job)] == [1, 2, 3]
+
+
+def test_sites_that_stepped_and_lost_their_state_before_a_sum_came_of_it_wait_for_the_one_that_did_not(scans, tmp_path):
+    """They stand a round before the only site with a history, so no snapshot that it has can serve them yet."""
+    job = provision(tmp_path / "job", small(scans, rounds=3))
+    joins = []
+
+    def again(told):
+        joins.append(told.message_type == "query.join")
+        return sum(joins) > len(SITES)
+
+    interrupted(
+        job,
+        again,
+        faults=Faults({(LOSER, "train"): "error"}, skip=1),
+        replies=Faults({(site, "train"): "lost" for site in OTHERS}, skip=1),
+    )
+    for run in run_folders(job, OTHERS):
+        shutil.rmtree(run)
+    train(job)
+    assert survivors(job) == [SITES] * 3
+    assert digest(job) == plain_model(scans, tmp_path, rounds=3)
+    assert_all_ended_alike(job)
+
+
 def test_holders_that_are_away_are_waited_for_and_not_replaced(scans, tmp_path):
     job = provision(tmp_path / "job", small(scans, rounds=3))
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from scripted_faults import JumpingClock
 from small_federation import SITES, Faults, config, digest, provision, site_log, train, tree
 
 import clients.contribution
@@ -211,7 +212,8 @@ def test_a_round_that_is_run_again_gives_the_same_integers(scans, tmp_path, monk
 
 def test_a_site_killed_between_training_and_sending_gives_the_same_integers(scans, tmp_path, monkeypatch):
     """Its reply never leaves; the coordinator asks again, in the same round."""
-    run_config = settings(scans, "batch", "fedbn", rounds=2, min_cohort=4, stage_timeout_seconds=10.0)
+    run_config = settings(scans, "batch", "fedbn", rounds=2, min_cohort=4)
+    monkeypatch.setattr("aggregator.admission.time", JumpingClock())
     undisturbed = provision(tmp_path / "undisturbed", run_config)
     train(undisturbed)
     job = provision(tmp_path / "job", run_config)
