@@ -17,7 +17,7 @@ from secfed.provenance import source_root
 from secfed.results import RunRecord
 
 ROUNDS = 10
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 def start(toml, out, *more):
