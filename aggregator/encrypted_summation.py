@@ -300,9 +300,9 @@ class EncryptedSummation(KeyedSession):
                 self._restore(task, stale, given, costs, standing=self._standing.get(giver, 0))
                 return
         if stale and all(self._standing.get(name, 0) < task.server_round - 2 for name in self._invited()):
-            self._go_back(task)
+            self._go_back()
 
-    def _go_back(self, task: RoundTask) -> None:
+    def _go_back(self) -> None:
         """No site here knows the sums up to the last but one: run the last round again, if one can step on that."""
         done = self.model.completed
         if missing := sorted(set(self.roster.names) - set(self.names.values())):
@@ -311,7 +311,7 @@ class EncryptedSummation(KeyedSession):
                 f"{', '.join(missing)} did not answer"
             )
         furthest = max(self._standing.get(name, 0) for name in self._invited())
-        if furthest == _UNKNOWN or furthest < task.server_round - 3:
+        if furthest == _UNKNOWN or furthest < done - 2:
             raise GroupKeyLost(
                 f"no site can step on the sums of this run any more: {done} rounds are completed, and whoever kept its "
                 f"state has stepped on {max(furthest, 0)} of them. Start a new run; a site whose model files are whole "

@@ -169,8 +169,12 @@ def upload_bytes(layout: ParameterLayout, plan: TrainingPlan, *, cohort_size: in
     slots = vector_format(layout, plan, cohort_size=cohort_size)
     if plan.protection.mode != "encrypted":
         return 4 * slots.length
-    parameters = encryption_parameters(slots, plan.protection)
-    return Envelope(parameters=parameters, fingerprint=bytes(32), length=slots.length).message_bytes
+    return message_bytes(encryption_parameters(slots, plan.protection), slots.length)
+
+
+def message_bytes(parameters: HeParameters, entries: int) -> int:
+    """The size of every encrypted message with so many entries, upload or sum."""
+    return Envelope(parameters=parameters, fingerprint=bytes(32), length=entries).message_bytes
 
 
 def pack(update: ModelUpdate, *, slots: VectorFormat) -> npt.NDArray[np.float64]:

@@ -122,7 +122,7 @@ def follow(folder: Path, place: Path, *, progress: Callable[[Progress], None]) -
                     f"{place}: Flower ended the run's process, on SIGTERM or because its SuperLink did not answer in "
                     "time; the run goes on from its last finished round with --resume. Where superlink/logs/"
                     "superlink.log says that the database is locked, the model is too large for it: set "
-                    "keep_models_in_memory = true in aggregator.toml"
+                    f"keep_models_in_memory = true in {AGGREGATOR_FILE}"
                 )
             known = {"RoundAborted": RoundAborted, "GroupKeyLost": GroupKeyLost}
             # Errors of this program explain themselves; of any other the kind is half of what it says.

@@ -20,13 +20,12 @@ import numpy as np
 from privacy.errors import RangeError
 from privacy.he.evaluator import CiphertextSum
 from privacy.he.key_holder import GroupKey
-from privacy.he.layout import Envelope
 from privacy.he.moduli import MAX_MODULUS_BITS
 from privacy.he.parameters import HeParameters
 from secfed.config import TrainingPlan
 from secfed.errors import ConfigError
 from secfed.parameters import ParameterLayout
-from secfed.protected_vector import encryption_parameters, vector_format
+from secfed.protected_vector import encryption_parameters, message_bytes, vector_format
 
 _SECONDS = 0.3
 _MOST_CIPHERTEXTS = 64
@@ -153,11 +152,6 @@ class EncryptionTime:
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
         return {**asdict(self), "aggregator_seconds": self.aggregator_seconds}
-
-
-def message_bytes(parameters: HeParameters, entries: int) -> int:
-    """The size of every message with so many entries, upload or sum."""
-    return Envelope(parameters=parameters, fingerprint=bytes(32), length=entries).message_bytes
 
 
 def encryption_of(layout: ParameterLayout, plan: TrainingPlan, *, sites: int) -> Encryption:
